@@ -1,0 +1,1 @@
+"""Intermediate representations: tensor programs in index notation, and sGraphs."""
