@@ -16,7 +16,7 @@ PYTHON12 ?= $(shell $(call FIND,python3.12 python3.13 python3,(3,12)))
 export JAX_PLATFORMS := cpu
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # No version look-ups and no progress bars: logs stay readable and installs quiet.
-PIP := -m pip --disable-pip-version-check --quiet --no-input
+PIP := -m pip --disable-pip-version-check -qq --no-input
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

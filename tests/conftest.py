@@ -1,14 +1,16 @@
-"""Settings every test shares: Hypothesis profiles, and a scoped, quiet jax.
+"""Settings every test shares: the Hypothesis profiles.
 
-Profiles: `ci` (default) draws the same examples on every run and has no deadline, because the first call of a
-jitted function compiles; `long` draws thousands and is what `make test-long` uses.
+Profiles: `ci` (default) draws the same examples on every run and has no deadline, because the first
+call of a jitted function compiles; `long` draws thousands and is what `make test-long` uses.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import HealthCheck, settings
 
-_COMMON = {
+_COMMON: dict[str, Any] = {
     "deadline": None,
     "print_blob": True,
     # Programs are drawn node by node, which Hypothesis takes for slow data generation.
