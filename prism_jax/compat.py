@@ -1,0 +1,279 @@
+"""The only file that knows which jax is installed (0.10.2 on Python 3.11, 0.11 and 0.12 on 3.12).
+
+In: jaxprs, equations, lowering contexts. Out: the same questions with one answer on every supported
+version. What differs: `ClosedJaxpr` and `Jaxpr` are one class from 0.11 on, `scan` renamed its
+parameters, and some interpreters live in `jax._src` only. Invariant: evaluating a jaxpr here keeps
+weak types, equation contexts, name stacks, source lines and effects, as jax's own evaluator does.
+
+>>> import jax.numpy as jnp
+>>> closed = trace_flat(lambda x: [x + 1], [aval_of(jnp.float32(2))])
+>>> evaluate(closed, jnp.float32(2))
+[Array(3., dtype=float32)]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import jax.core
+import jax.extend.core
+import numpy as np
+from jax._src import config as _config
+from jax._src import source_info_util as _source_info
+from jax._src import traceback_util as _tracebacks
+from jax._src.interpreters import ad as _ad
+from jax._src.sharding_impls import ShardingContext, SPMDAxisContext
+from jax._src.util import fun_name as _fun_name
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
+from jax.interpreters import ad, batching, mlir
+from jax.interpreters import partial_eval as pe
+
+__all__ = [
+    "ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Tracer", "Var",
+    "Zero", "ad", "aval_of", "batching", "bind_equation", "close", "constants", "context_key",
+    "dce", "evaluate", "function_name", "hide_frames", "inner_jaxprs", "is_ordinary", "is_tracer",
+    "jvp_program", "mlir", "outside_trace", "read", "spans_devices", "to_inputs", "trace_flat",
+    "trace_jit", "under_automatic_sharding", "with_inner_jaxprs",
+]  # fmt: skip
+
+JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version_info__[:3])
+ShapedArray = jax.core.ShapedArray
+Tracer = jax.core.Tracer
+Zero: Any = ad.Zero
+
+
+# -- jaxprs ------------------------------------------------------------------------------------
+
+
+def close(jaxpr: Any, consts: Sequence[Any] = ()) -> ClosedJaxpr:
+    """The closed form of an open jaxpr; one that is closed already is returned as it is."""
+    if not consts and hasattr(jaxpr, "consts"):
+        return jaxpr
+    return jax.extend.core.ClosedJaxpr(jaxpr, list(consts))
+
+
+def constants(closed: ClosedJaxpr) -> list[Any]:
+    """The values that a closed jaxpr closes over, in the order of its `constvars`."""
+    return list(closed.consts)
+
+
+def read(env: Mapping[Var, Any], atom: Any) -> Any:
+    """The value of a variable or literal."""
+    return atom.val if isinstance(atom, Literal) else env[atom]
+
+
+def is_tracer(value: Any) -> bool:
+    """Whether a value stands for one that is not known yet."""
+    return isinstance(value, Tracer)
+
+
+def aval_of(value: Any) -> Any:
+    """The abstract value (shape, dtype, weak type, sharding) of an array, scalar or tracer."""
+    return jax.typeof(value)
+
+
+def is_ordinary(aval: Any) -> bool:
+    """Whether a value is an array of a numpy dtype and of known shape, not sharded by its type.
+
+    False for references, tokens, random keys, symbolic dimensions, and explicitly sharded arrays.
+    """
+    if not isinstance(aval, ShapedArray) or not isinstance(aval.dtype, np.dtype):
+        return False
+    if not all(isinstance(size, int) for size in aval.shape):
+        return False
+    return not _partitioned(aval.sharding.mesh)
+
+
+def _partitioned(mesh: Any) -> bool:
+    """Whether a mesh has an axis of several devices that is not handled by hand (`shard_map`)."""
+    manual = set(mesh.manual_axes)
+    return any(size > 1 and name not in manual for name, size in mesh.shape.items())
+
+
+def under_automatic_sharding() -> bool:
+    """Whether the mesh in force lets XLA (or the types) split arrays over several devices."""
+    return _partitioned(jax.sharding.get_abstract_mesh())
+
+
+# -- tracing -----------------------------------------------------------------------------------
+
+
+def function_name(fun: Callable[..., Any]) -> str:
+    """The name that jax gives to a function."""
+    return _fun_name(fun)
+
+
+def trace_flat(fun: Callable[..., Any], avals: Sequence[Any]) -> ClosedJaxpr:
+    """The jaxpr of a function of arrays that returns a list of arrays."""
+    return jax.make_jaxpr(fun)(*avals)
+
+
+def trace_jit(
+    fun: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], **keywords: Any
+) -> tuple[ClosedJaxpr, Any]:
+    """The jaxpr that `jax.jit(fun, **keywords)` makes of a call, and its output tree.
+
+    Errors are jax.jit's own. Tracers that `fun` closes over are constants of the jaxpr.
+    """
+    traced: Any = jax.jit(fun, **keywords).trace(*args, **kwargs)
+    closed, hoisted = traced.jaxpr, list(traced._consts)
+    if hoisted:  # jit turns closed-over tracers into leading arguments: turn them back
+        jaxpr = closed.jaxpr
+        invars = list(jaxpr.invars)
+        count = len(hoisted)
+        constvars, consts = [*invars[:count], *jaxpr.constvars], [*hoisted, *closed.consts]
+        if _one_class():
+            closed = closed.with_consts(hoisted)
+        else:
+            closed = close(jaxpr.replace(constvars=constvars, invars=invars[count:]), consts)
+    return closed, traced.out_tree
+
+
+@functools.cache
+def _one_class() -> bool:
+    return ClosedJaxpr is Jaxpr
+
+
+def to_inputs(closed: ClosedJaxpr) -> tuple[ClosedJaxpr, list[Any]]:
+    """The same program with its constants as leading inputs, and those constants."""
+    consts = constants(closed)
+    if not consts:
+        return closed, []
+    avals = [aval_of(const) for const in consts] + list(closed.in_avals)
+    count = len(consts)
+
+    def fun(*args: Any) -> list[Any]:
+        return evaluate_open(closed.jaxpr, args[:count], args[count:])
+
+    return trace_flat(fun, avals), consts
+
+
+def dce(closed: ClosedJaxpr) -> tuple[ClosedJaxpr, list[bool]]:
+    """A closed jaxpr without its dead equations and inputs, and which inputs it kept."""
+    assert not constants(closed)
+    jaxpr, used = pe.dce_jaxpr(cast(Any, closed.jaxpr), [True] * len(closed.out_avals))
+    return close(jaxpr), list(used)
+
+
+def jvp_program(closed: ClosedJaxpr, nonzero: Sequence[bool]) -> tuple[ClosedJaxpr, list[bool]]:
+    """The program (inputs, tangents of the nonzero ones) -> (outputs, nonzero output tangents).
+
+    Also returns which outputs have a tangent. `custom_jvp` and `custom_vjp` rules are in force.
+    """
+    program, out_nonzero = _ad.jvp_jaxpr(cast(Any, closed), list(nonzero), False)
+    return cast(ClosedJaxpr, program), list(out_nonzero)
+
+
+def context_key() -> Any:
+    """What jax's own caches add to a key: precision, x64, mesh, and the like."""
+    return _config.trace_context()
+
+
+@contextlib.contextmanager
+def outside_trace() -> Generator[None]:
+    """Operations inside run at once instead of being recorded in the function being traced."""
+    with jax.core.eval_context():
+        yield
+
+
+def hide_frames(path: str) -> None:
+    """Leave a file of ours out of the tracebacks of the user's errors, as jax does with its own."""
+    _tracebacks.register_exclusion(path)
+    _source_info.register_exclusion(path)
+
+
+# -- evaluating --------------------------------------------------------------------------------
+
+
+def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
+    """The outputs of one equation, exactly as jax evaluates it."""
+    params = cast(Any, eqn.primitive).get_bind_params(eqn.params)
+    info = cast(Any, eqn.source_info)
+    names = _source_info.current_name_stack() + info.name_stack
+    with (
+        _source_info.user_context(info.traceback, name_stack=names),
+        cast(Any, eqn.ctx).manager,
+    ):
+        out = eqn.primitive.bind(*values, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def evaluate_open(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    """The outputs of an open jaxpr."""
+    return jax.core.eval_jaxpr(jaxpr, list(consts), *args)
+
+
+def evaluate(closed: ClosedJaxpr, *args: Any) -> list[Any]:
+    """The outputs of a closed jaxpr, equation by equation."""
+    with jax.debug_nans(False):  # jnp.var and others make NaNs on purpose (see jax's jaxpr_as_fun)
+        return evaluate_open(closed.jaxpr, constants(closed), args)
+
+
+#: Parameters that hold the programs which an equation runs, and whose values it does not depend on
+#: in any other way. `custom_jvp_call` and `custom_vjp_call` are left out: their rules must stay.
+_INNER: dict[str, tuple[str, ...]] = {
+    "scan": ("jaxpr",),
+    "while": ("body_jaxpr",),
+    "cond": ("branches",),
+    "jit": ("jaxpr",),
+    "pjit": ("jaxpr",),
+    "remat2": ("jaxpr",),
+    "checkpoint": ("jaxpr",),
+}
+
+
+def inner_jaxprs(eqn: JaxprEqn) -> dict[tuple[str, int], ClosedJaxpr]:
+    """The programs inside an equation that may be replaced by equivalent ones, by place.
+
+    >>> import jax
+    >>> closed = jax.make_jaxpr(lambda x: jax.lax.cond(x > 0, lambda: x, lambda: -x))(1.0)
+    >>> sorted(inner_jaxprs(closed.eqns[-1]))
+    [('branches', 0), ('branches', 1)]
+    """
+    if eqn.primitive.name in ("jit", "pjit") and not _unsharded(eqn.params):
+        return {}
+    found: dict[tuple[str, int], ClosedJaxpr] = {}
+    for name in _INNER.get(eqn.primitive.name, ()):
+        value = eqn.params[name]
+        for place, jaxpr in enumerate(value if isinstance(value, tuple | list) else (value,)):
+            found[name, place] = close(jaxpr)
+    return found
+
+
+def _unsharded(params: Mapping[str, Any]) -> bool:
+    given = (*params["in_shardings"], *params["out_shardings"])
+    return all(type(sharding).__name__ == "UnspecifiedValue" for sharding in given)
+
+
+def with_inner_jaxprs(eqn: JaxprEqn, replaced: Mapping[tuple[str, int], ClosedJaxpr]) -> JaxprEqn:
+    """The equation with some of its `inner_jaxprs` replaced; shapes and types must be the same."""
+    params = dict(eqn.params)
+    for (name, place), closed in sorted(replaced.items(), key=lambda item: item[0]):
+        value = params[name]
+        if isinstance(value, tuple | list):
+            params[name] = (*value[:place], closed, *value[place + 1 :])
+        else:
+            params[name] = closed if isinstance(value, ClosedJaxpr) else closed.jaxpr
+    return cast(Any, eqn).replace(params=params)
+
+
+# -- lowering ----------------------------------------------------------------------------------
+
+
+def spans_devices(ctx: Any) -> bool:
+    """Whether the program being lowered is to be split by XLA over several devices.
+
+    False under `shard_map` over every axis of its mesh, where the program is one device's.
+    """
+    axes = ctx.module_context.axis_context
+    if isinstance(axes, ShardingContext):
+        return axes.num_devices > 1
+    if isinstance(axes, SPMDAxisContext):
+        return any(
+            size > 1 and name not in axes.manual_axes for name, size in axes.mesh.shape.items()
+        )
+    return False
