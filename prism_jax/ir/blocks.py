@@ -1,7 +1,9 @@
-"""One kernel of an sGraph, executed on a host: block by block, step by step (the meaning stated in `sgraph`).
+"""One kernel of an sGraph, executed on a host: block by block, step by step (the meaning stated in
+`sgraph`).
 
-In: a kernel, the tensors written so far, numbers for the symbols. Out: the tensors it writes, added to the same dict.
-Ragged tiles are short tiles. Outputs are poisoned first, and every element must be written exactly once.
+In: a kernel, the tensors written so far, numbers for the symbols. Out: the tensors it writes, added
+to the same dict. Ragged tiles are short tiles. Outputs are poisoned first, and every element must
+be written exactly once.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prism_jax.ir.interpret import Counter, Env, Interpreter
+from prism_jax.ir.counter import Counter
+from prism_jax.ir.interpret import Env, Interpreter
 from prism_jax.ir.nodes import Axis, Carried, Node, Size, Store
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel, Loop
@@ -31,7 +34,7 @@ def write(interpreter: Interpreter, store: Store, env: Env, result: Array, writt
             low, high = (
                 (piece.start, piece.stop) if isinstance(piece, slice) else (piece, piece + 1)
             )
-            assert low >= 0 and high <= size, f"a store leaves {store.tensor}"
+            assert 0 <= low < high <= size, f"a store leaves {store.tensor}"
         ordered = tuple(sorted(labels))
         moved = np.broadcast_to(
             align([value], ordered)[0], tuple(len(interpreter.bound(x, env)) for x in ordered)
@@ -45,9 +48,7 @@ def write(interpreter: Interpreter, store: Store, env: Env, result: Array, writt
         _indexed(store, value, labels)
         at = tuple(np.broadcast_arrays(*align(indices, labels)))
         for position, size in zip(at, result.shape, strict=True):
-            assert (position >= 0).all() and (position < size).all(), (
-                f"a store leaves {store.tensor}"
-            )
+            assert ((position >= 0) & (position < size)).all(), f"a store leaves {store.tensor}"
         result[at] = align([value], labels)[0]
         np.add.at(written, at, 1)
         count = at[0].size
@@ -79,7 +80,9 @@ def run_kernel(
 
 @dataclass
 class _State:
-    """An accumulator while its loop runs; argmax and argmin also carry the place of the best value."""
+    """An accumulator while its loop runs; argmax and argmin also carry the place of the best
+    value.
+    """
 
     value: Named
     place: Named = field(default_factory=lambda: Named((), np.asarray(0, np.int64)))
@@ -132,8 +135,8 @@ class _Run:
         for store in self.kernel.all_stores:
             counts = written[store.tensor.name]
             assert (counts == 1).all(), (
-                f"kernel {self.kernel.name} writes {(counts == 0).sum()} elements of {store.tensor} not at all "
-                f"and {(counts > 1).sum()} more than once"
+                f"kernel {self.kernel.name} writes {(counts == 0).sum()} elements of "
+                f"{store.tensor} not at all and {(counts > 1).sum()} more than once"
             )
         self.tensors.update(results)
 

@@ -1,13 +1,14 @@
 """The meaning of programs and sGraphs in float64: the oracle of every test.
 
-`evaluate` computes whole outputs or only sampled elements of them, so that a huge program costs what is asked for.
-`evaluate_sgraph` executes an sGraph as it says: block by block, tile by tile. Floats are float64 everywhere
-(only opaque casts round), integers and booleans keep their dtype.
+`evaluate` computes whole outputs or only sampled elements of them, so that a huge program costs
+what is asked for. `evaluate_sgraph` executes an sGraph as it says: block by block, tile by tile.
+Floats are float64 everywhere (only opaque casts round), integers and booleans keep their dtype.
 
 >>> from prism_jax.ir.nodes import Axis, Load, Reduce, Store, Tensor, at
 >>> i, k = Axis("i", 2), Axis("k", 3)
 >>> x, y = Tensor("x", (2, 3), "float16"), Tensor("y", (2,), "float16")
->>> program = Program("rowsum", (x,), (Store(y, (at(i),), Reduce("sum", (k,), Load(x, (at(i), at(k))))),))
+>>> total = Reduce("sum", (k,), Load(x, (at(i), at(k))))
+>>> program = Program("rowsum", (x,), (Store(y, (at(i),), total),))
 >>> evaluate(program, {"x": np.ones((2, 3), np.float16)})[0]
 array([3., 3.])
 >>> evaluate(program, {"x": np.ones((2, 3), np.float16)}, [np.array([[1]])])[0]
@@ -22,14 +23,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from prism_jax.ir.blocks import run_kernel, write
-from prism_jax.ir.interpret import BUDGET, Counter, Interpreter
+from prism_jax.ir.counter import Counter
+from prism_jax.ir.interpret import BUDGET, Interpreter
 from prism_jax.ir.nodes import Axis, Index, Node, Pointwise, Reduce, Store, Tensor
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Kernel, SGraph
 from prism_jax.ir.values import FLOAT64, POINTS, Array, Binding, Domain, align
 
 LIVE = 8 * BUDGET
-"""Elements that the values remembered for one piece of an output may have together: 512 MB of float64."""
+"""Elements that the values remembered for one piece of an output may have together: 512 MB of
+float64."""
 
 
 def evaluate(
@@ -46,7 +49,7 @@ def evaluate(
     Args:
         program: what to compute.
         inputs: one array per input, by name, of the declared shape.
-        points: per output an integer array (n, rank) of the elements wanted, or None for the whole output.
+        points: per output an integer array (n, rank) of the elements wanted, or None for all.
         domain: what values are; float64 by default.
         symbols: numbers for symbolic sizes, if the program has any.
         counter: collects bytes read and operations.
@@ -82,7 +85,8 @@ def evaluate_sgraph(
     domain: Domain = FLOAT64,
     counter: Counter | None = None,
 ) -> tuple[Array, ...]:
-    """The outputs of an sGraph, executed literally: kernels in order, every block of the grid, every step of the loops.
+    """The outputs of an sGraph, executed literally: kernels in order, every block of the grid,
+    every step of the loops.
 
     Args:
         sgraph: what to run.
@@ -96,7 +100,8 @@ def evaluate_sgraph(
         The output tensors, in order; intermediate tensors are not rounded.
 
     Raises:
-        AssertionError: a kernel writes an element twice or not at all, or something is read before it is written.
+        AssertionError: a kernel writes an element twice or not at all, or something is read before
+        it is written.
     """
     tensors = _tensors(sgraph.inputs, inputs, sizes)
     for node in sgraph.nodes:
@@ -105,13 +110,6 @@ def evaluate_sgraph(
         else:
             interpreter = Interpreter(tensors, domain, sizes, counter=counter)
             made = {store.tensor.name: _whole(interpreter, store) for store in node.stores}
-            for store in node.stores if counter is not None else ():
-                counter.move(
-                    counter.written,
-                    store.tensor.name,
-                    store.tensor.dtype,
-                    made[store.tensor.name].size,
-                )
             tensors.update(made)
     return tuple(tensors[t.name] for t in sgraph.outputs)
 
@@ -134,7 +132,9 @@ def _tensors(
 
 
 def _whole(interpreter: Interpreter, store: Store) -> Array:
-    """All elements of an output, in pieces along its longest axis where the intermediate values are large."""
+    """All elements of an output, in pieces along its longest axis where the intermediate values are
+    large.
+    """
     shape = tuple(interpreter.size(s) for s in store.tensor.shape)
     result = interpreter.domain.poison(shape, store.value.sort)
     written = np.zeros(shape, np.uint8)
@@ -183,7 +183,9 @@ def _sampled(interpreter: Interpreter, store: Store, points: Array) -> Array:
 
 
 def _invert(interpreter: Interpreter, index: Index, coordinate: Array) -> dict[Axis, Array]:
-    """The axes' values at a coordinate: an index that addresses every element once is a mixed-radix number."""
+    """The axes' values at a coordinate: an index that addresses every element once is a mixed-radix
+    number.
+    """
     rest = coordinate - index.offset
     found: dict[Axis, Array] = {}
     terms = [(t, c, interpreter.size(t.size)) for t, c in index.terms if isinstance(t, Axis)]
@@ -201,7 +203,8 @@ def _invert(interpreter: Interpreter, index: Index, coordinate: Array) -> dict[A
 def footprint(interpreter: Interpreter, root: Node, sampled: frozenset[Axis]) -> int:
     """Elements of all values below `root` that depend on the sampled axes, for one sample of them.
 
-    Products under a contraction are not built, and the bodies of other reductions are cut to the budget.
+    Products under a contraction are not built, and the bodies of other reductions are cut to the
+    budget.
     """
     seen: set[tuple[Node, frozenset[Axis]]] = set()
     total, stack = 0, [(root, sampled)]

@@ -1,22 +1,23 @@
 """The interpreter of terms: the value of a node, given what its axes range over.
 
-In: tensors by name, and an environment that binds axes (`Binding`); an axis that is not bound takes all its values.
-Out: a `Named` array. The same interpreter serves whole programs (`evaluate`), sampled outputs and tiles of a
-block (`blocks`), over any `Domain`.
+In: tensors by name, and an environment that binds axes (`Binding`); an axis that is not bound takes
+all its values. Out: a `Named` array. The same interpreter serves whole programs (`evaluate`),
+sampled outputs and tiles of a block (`blocks`), over any `Domain`.
 
-Invariants: a node is computed once per binding of its free axes; a reduction that is not a contraction is computed in
-pieces of at most `budget` elements; a contraction never builds its product.
+Invariants: a node is computed once per binding of its free axes; a reduction that is not a
+contraction is computed in pieces of at most `budget` elements; a contraction never builds its
+product.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 
+from prism_jax.ir.counter import Counter
 from prism_jax.ir.nodes import (
     Axis,
     Carried,
@@ -29,7 +30,7 @@ from prism_jax.ir.nodes import (
     Reduce,
     Size,
 )
-from prism_jax.ir.ops import OPS, numpy_dtype
+from prism_jax.ir.ops import OPS
 from prism_jax.ir.values import (
     Array,
     Binding,
@@ -48,31 +49,8 @@ BUDGET = 8 << 20
 """Elements that one temporary of a reduction may have: 64 MB of float64."""
 
 
-@dataclass
-class Counter:
-    """What an execution did: bytes moved per tensor, in its declared dtype, and operations by kind.
-
-    Kinds are the cost classes of the operator table, "contraction" (a multiply-add counts 2), "reduction" and "combine".
-    """
-
-    read: dict[str, int] = field(default_factory=dict[str, int])
-    written: dict[str, int] = field(default_factory=dict[str, int])
-    operations: dict[str, int] = field(default_factory=dict[str, int])
-
-    @property
-    def flops(self) -> int:
-        """All operations that are not free."""
-        return sum(n for kind, n in self.operations.items() if kind != "free")
-
-    def count(self, kind: str, amount: int) -> None:
-        self.operations[kind] = self.operations.get(kind, 0) + amount
-
-    def move(self, table: dict[str, int], name: str, dtype: str, elements: int) -> None:
-        table[name] = table.get(name, 0) + elements * numpy_dtype(dtype).itemsize
-
-
 class Interpreter:
-    """Computes nodes. `tensors` may grow between calls; `carried` holds the accumulators of the running kernel."""
+    """Computes nodes; `carried` holds the accumulators of the running kernel."""
 
     def __init__(
         self,
@@ -108,7 +86,7 @@ class Interpreter:
         """What an axis ranges over."""
         return env[axis] if axis in env else self.full(axis)
 
-    # ---- values -------------------------------------------------------------------------------------------------
+    # ---- values
 
     def value(self, root: Node, env: Env) -> Named:
         """The value of a node: an array over the labels of its free axes."""
@@ -176,7 +154,7 @@ class Interpreter:
             len(b) for b in {b.label: b for b in (self.bound(a, env) for a in axes)}.values()
         )
 
-    # ---- loads --------------------------------------------------------------------------------------------------
+    # ---- loads
 
     def index(self, index: Index, env: Env) -> Named:
         """The values of an index, as int64."""
@@ -195,7 +173,7 @@ class Interpreter:
     def slices(
         self, indices: Sequence[Index], env: Env
     ) -> tuple[tuple[slice | int, ...], tuple[Axis, ...]] | None:
-        """The indices as plain slices, with the label of each sliced dimension; None where they are not that."""
+        """The indices as plain slices and the labels of the sliced dimensions, if they are that."""
         found: list[slice | int] = []
         labels: list[Axis] = []
         for index in indices:
@@ -267,14 +245,14 @@ class Interpreter:
         if not good:
             raise IndexError(f"a load of {node.tensor} leaves dimension {dimension}")
 
-    # ---- reductions ---------------------------------------------------------------------------------------------
+    # ---- reductions
 
     def reduce(
         self, monoid: str, axes: Sequence[Axis], body: Node, env: Env, index_sort: str | None = None
     ) -> Named:
-        """The monoid over the bound values of `axes` (tiles in a loop, all values in a `Reduce`)."""
+        """The monoid over the bound values of `axes`: a tile in a loop, all in a `Reduce`."""
         if monoid in ("argmax", "argmin"):
-            best, where = self.reduce_arg(monoid, axes[0], body, env)
+            _, where = self.reduce_arg(monoid, axes[0], body, env)
             return Named(where.labels, where.array.astype(index_sort or "int32"))
         return self._reduce(monoid, tuple(axes), body, env)
 
@@ -330,7 +308,7 @@ class Interpreter:
     def _pieces(
         self, factors: Sequence[Node], axes: Sequence[Axis], env: Env
     ) -> tuple[Axis, int] | None:
-        """The axis to cut, and the length of a piece, where the reduction's temporaries are over budget."""
+        """The axis to cut, and into what length, where the temporaries are over budget."""
         bindings = {b.label: b for f in factors for b in (self.bound(a, env) for a in f.axes_free)}
         bindings |= {b.label: b for b in (self.bound(a, env) for a in axes)}
         size = {label: len(b) for label, b in bindings.items()}
@@ -359,7 +337,7 @@ class Interpreter:
         return Named(labels, self.domain.combine(monoid, sort, *align([a, b], labels)))
 
     def reduce_arg(self, monoid: str, axis: Axis, body: Node, env: Env) -> tuple[Named, Named]:
-        """The best value over the bound values of an axis, and the first place where it stands (NaN is best)."""
+        """The best bound value of an axis, and the first place where it stands (NaN is best)."""
         binding = self.bound(axis, env)
         others = [a for a in body.axes_free if a != axis]
         length = max(1, self.budget // max(1, self.elements(others, env)))
@@ -395,7 +373,7 @@ def _part(binding: Binding, start: int, length: int) -> Binding:
 
 
 def _operands(node: Node) -> tuple[Node, ...]:
-    """What must be known before a node is computed; the body of a reduction is looked after by `reduce`."""
+    """What must be known before a node is computed; `reduce` looks after its body itself."""
     if isinstance(node, Load):
         return (*node.index_nodes, *node.children)
     return node.children if isinstance(node, Pointwise) else ()

@@ -1,9 +1,9 @@
 """Values with named dimensions: what the interpreters of `ir/` compute with.
 
-A `Named` is an array whose dimensions are labelled by axes, sorted by name, so that broadcasting is by name. A
-`Binding` says which values an axis takes: all of them, a tile of them, or one per sampled point. `align` gives
-arrays that NumPy can broadcast; `contract` multiplies any number of factors and sums labels away by matrix products,
-without building the product.
+A `Named` is an array whose dimensions are labelled by axes, sorted by name, so that broadcasting is
+by name. A `Binding` says which values an axis takes: all of them, a tile of them, or one per
+sampled point. `align` gives arrays that NumPy can broadcast; `contract` multiplies any number of
+factors and sums labels away by matrix products, without building the product.
 
 >>> i, k = Axis("i", 2), Axis("k", 3)
 >>> a, b = Named((i, k), np.ones((2, 3))), Named((k,), np.arange(3.0))
@@ -40,7 +40,7 @@ class Named:
 
 
 class Binding:
-    """The values an axis takes. What is computed under it is remembered in it, and forgotten with it."""
+    """The values an axis takes. What is computed under it is remembered in it."""
 
     _serials = itertools.count()
 
@@ -63,50 +63,85 @@ class Binding:
 class Domain(Protocol):
     """A meaning of values: numbers in float64, or residues in a pair of finite fields."""
 
-    def load(self, array: Array, sort: str) -> Array: ...
-    def const(self, value: bool | int | float, sort: str) -> Array: ...
-    def iota(self, values: Array, sort: str) -> Array: ...
-    def pointwise(self, op: str, parameter: Parameter, args: Sequence[Array]) -> Array: ...
-    def reduce(self, monoid: str, sort: str, array: Array, dims: tuple[int, ...]) -> Array: ...
-    def combine(self, monoid: str, sort: str, a: Array, b: Array) -> Array: ...
-    def identity(self, monoid: str, sort: str) -> Array: ...
-    def matmul(self, a: Array, b: Array) -> Array: ...
-    def poison(self, shape: tuple[int, ...], sort: str) -> Array: ...
+    def load(self, array: Array, sort: str) -> Array:
+        """Elements of a tensor, as values of the sort."""
+        ...
+
+    def const(self, value: bool | int | float, sort: str) -> Array:
+        """A number, as a value."""
+        ...
+
+    def iota(self, values: Array, sort: str) -> Array:
+        """Integers, as values of the sort."""
+        ...
+
+    def pointwise(self, op: str, parameter: Parameter, args: Sequence[Array]) -> Array:
+        """A row of the operator table."""
+        ...
+
+    def reduce(self, monoid: str, sort: str, array: Array, dims: tuple[int, ...]) -> Array:
+        """A monoid over some dimensions."""
+        ...
+
+    def combine(self, monoid: str, sort: str, a: Array, b: Array) -> Array:
+        """a (+) b."""
+        ...
+
+    def identity(self, monoid: str, sort: str) -> Array:
+        """The monoid's identity."""
+        ...
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """A batched matrix product."""
+        ...
+
+    def poison(self, shape: tuple[int, ...], sort: str) -> Array:
+        """An array that nobody should read before it is written."""
+        ...
 
 
 class Float64:
     """Reals are float64; integers and booleans keep their dtype, integers modulo 2^n."""
 
     def load(self, array: Array, sort: str) -> Array:
+        """Elements of a tensor, as values of the sort."""
         return np.asarray(array, np.float64 if sort == REAL else np.dtype(sort))
 
     def const(self, value: bool | int | float, sort: str) -> Array:
+        """A number, as a value."""
         if sort == REAL or sort == "bool":
             return np.asarray(value, np.float64 if sort == REAL else np.bool_)
         bits = np.dtype(sort).itemsize * 8
         return np.asarray(int(value) % (1 << bits), np.dtype(f"uint{bits}")).astype(sort)
 
     def iota(self, values: Array, sort: str) -> Array:
+        """Integers, as values of the sort."""
         return values.astype(np.float64 if sort == REAL else np.dtype(sort))
 
     def pointwise(self, op: str, parameter: Parameter, args: Sequence[Array]) -> Array:
+        """A row of the operator table."""
         return np.asarray(OPS[op].f64(parameter, *args))
 
     def reduce(self, monoid: str, sort: str, array: Array, dims: tuple[int, ...]) -> Array:
+        """A monoid over some dimensions."""
         return np.asarray(MONOIDS[monoid].reduce(array, dims))
 
     def combine(self, monoid: str, sort: str, a: Array, b: Array) -> Array:
+        """a (+) b."""
         with np.errstate(all="ignore"):
             return np.asarray(MONOIDS[monoid].combine(a, b))
 
     def identity(self, monoid: str, sort: str) -> Array:
+        """The monoid's identity."""
         return self.const(MONOIDS[monoid].identity(sort), sort)
 
     def matmul(self, a: Array, b: Array) -> Array:
+        """A batched matrix product."""
         with np.errstate(all="ignore"):
             return np.matmul(a, b)
 
     def poison(self, shape: tuple[int, ...], sort: str) -> Array:
+        """An array that nobody should read before it is written."""
         if sort == REAL:
             return np.full(shape, np.nan)
         return np.full(shape, 1 if sort == "bool" else np.iinfo(sort).max, np.dtype(sort))
@@ -121,7 +156,9 @@ def union(groups: Iterable[Iterable[Axis]]) -> tuple[Axis, ...]:
 
 
 def align(values: Sequence[Named], labels: tuple[Axis, ...] | None = None) -> list[Array]:
-    """The arrays with size-1 dimensions put in, so that they broadcast over `labels` (default: their union)."""
+    """The arrays with size-1 dimensions put in, so that they broadcast over `labels` (default:
+    their union).
+    """
     labels = union(v.labels for v in values) if labels is None else labels
     arrays: list[Array] = []
     for value in values:
@@ -149,7 +186,8 @@ def order(labels: Sequence[Axis], array: Array) -> Named:
 def pairing(
     groups: Sequence[tuple[Axis, ...]], gone: Sequence[Axis], size: dict[Axis, int]
 ) -> tuple[list[tuple[int, int]], int]:
-    """In which order to multiply factors with these labels, greedily by cost; and the largest intermediate.
+    """In which order to multiply factors with these labels, greedily by cost; and the largest
+    intermediate.
 
     Each step names two positions; the product replaces the first and the second is removed.
     """
