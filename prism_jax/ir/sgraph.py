@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from prism_jax.ir.nodes import Axis, Carried, Load, Node, Precision, Size, Store, Tensor, fingerprint
+from prism_jax.ir.nodes import Axis, Carried, Load, Node, Precision, Reduce, Size, Store, Tensor, fingerprint
 from prism_jax.ir.program import walk
 
 
@@ -112,6 +112,15 @@ class Kernel:
     def writes(self) -> tuple[Tensor, ...]:
         return tuple(dict.fromkeys(store.tensor for store in self.all_stores))
 
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """The size symbols of this kernel, sorted: of tiles, of grid axes, of axes that a split made."""
+        found: set[Size] = {g.tile for g in self.grid} | {g.axis.size for g in self.grid}
+        found |= {loop.tile for loop in self.all_loops}
+        for node in walk(self.roots):
+            found |= {a.size for a in (*node.axes_free, *(node.axes if isinstance(node, Reduce) else ()))}
+        return tuple(sorted(s for s in found if isinstance(s, str)))
+
     def mapping(self) -> dict[tuple[str, str], int]:
         """The mapping variables m(axis, parallel dimension) that are 1."""
         dims = {(g.axis.name, f"grid{n}"): 1 for n, g in enumerate(self.grid)}
@@ -149,12 +158,7 @@ class SGraph:
     @cached_property
     def symbols(self) -> tuple[str, ...]:
         """The size symbols, sorted."""
-        found: set[Size] = set()
-        for node in self.nodes:
-            if isinstance(node, Kernel):
-                found |= {g.tile for g in node.grid} | {g.axis.size for g in node.grid}
-                found |= {loop.tile for loop in node.all_loops}
-        return tuple(sorted(s for s in found if isinstance(s, str)))
+        return tuple(sorted({symbol for kernel in self.kernels for symbol in kernel.symbols}))
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
