@@ -1,0 +1,18 @@
+"""From a plan to a JAX primitive with all its rules: `prism_call` and `prism_tangent`."""
+
+from prism_jax.launch.call import AsWritten, Executable, Replan, Runnable, bind, freeze
+from prism_jax.launch.lower import PLATFORMS
+from prism_jax.launch.region import FrozenJaxpr
+from prism_jax.launch.tangent import prism_tangent_p
+
+__all__ = [
+    "PLATFORMS",
+    "AsWritten",
+    "Executable",
+    "FrozenJaxpr",
+    "Replan",
+    "Runnable",
+    "bind",
+    "freeze",
+    "prism_tangent_p",
+]
