@@ -1,0 +1,108 @@
+"""`python -m prism_jax bench SUITE`: choose rows, measure, print, store.
+
+In: command-line words. Out: a table on standard output, a JSON file where asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prism_jax.bench import suites, table
+from prism_jax.bench.records import DeviceTime, Record, Run
+from prism_jax.bench.workload import Workload
+
+#: Where committed records live, below the root of a checkout: one folder per device.
+RECORDS = Path("kernels") / "records"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's words."""
+    words = argparse.ArgumentParser(
+        prog="python -m prism_jax bench",
+        description="Measure jax.jit and prism.jit side by side on the programs of a suite.",
+    )
+    words.add_argument("suite", nargs="?", choices=suites.NAMES, help="which programs")
+    words.add_argument("--row", action="append", metavar="NAME", help="only this name or key")
+    words.add_argument("--json", type=Path, metavar="FILE", help="store the records here")
+    words.add_argument("--seconds", type=float, default=2.0, help="host timing of one row")
+    words.add_argument("--seeds", type=int, default=1, help="draws for the errors")
+    words.add_argument(
+        "--device",
+        choices=("cpu", "gpu"),
+        help="rows of this platform (they run on jax's default device); default: where jax runs",
+    )
+    words.add_argument("--no-oracle", action="store_true", help="no errors against float64")
+    words.add_argument("--torch", action="store_true", help="torch.compile beside it (GPU only)")
+    words.add_argument("--list", action="store_true", help="only print the rows' names")
+    words.add_argument(
+        "--readme", type=Path, metavar="FILE", help="regenerate the README's table from the records"
+    )
+    return words
+
+
+def select(suite: str, platform: str, wanted: Sequence[str] | None) -> tuple[Workload, ...]:
+    """The rows of a suite for a platform, by name or by key. Raises SystemExit for none."""
+    there = tuple(row for row in suites.rows(suite) if platform in row.platforms)
+    if not wanted:
+        return there
+    found = tuple(row for row in there if row.name in wanted or row.key in wanted)
+    if not found:
+        names = ", ".join(sorted({row.name for row in there}))
+        asked = " or ".join(wanted)
+        raise SystemExit(f"no row of {suite} on {platform} is called {asked}; there are {names}")
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; 1 where a row could not be run or broke the accuracy contract."""
+    words = parser().parse_args(arguments)
+    if words.readme:
+        folder = words.readme.parent / RECORDS
+        words.readme.write_text(table.readme(words.readme.read_text(), folder))
+        return 0
+    if words.suite is None:
+        parser().error(f"which suite? {', '.join(suites.NAMES)}")
+    torch = _torch(words.suite, words.row) if words.torch else None
+    from prism_jax.bench import runner  # initialises jax, which --readme and --help need not
+
+    rows = select(words.suite, words.device or runner.platform(), words.row)
+    if words.list:
+        print("\n".join(row.key for row in rows))
+        return 0
+    settings = runner.Settings(
+        seeds=tuple(range(words.seeds)), seconds=words.seconds, oracle=not words.no_oracle
+    )
+
+    def done(record: Record) -> None:
+        print(f"{record.name} {record.size}: {record.speedup:.2f}x", file=sys.stderr, flush=True)
+
+    run = runner.run(words.suite, rows, settings, done, torch)
+    if words.json:
+        run.save(words.json)
+    print(render(run))
+    broken = [record for record in run.records if record.keeps_contract is False]
+    return int(bool(run.skipped or broken))
+
+
+def _torch(suite: str, wanted: Sequence[str] | None) -> dict[str, DeviceTime]:
+    """torch.compile's times of the GPU rows, taken before jax takes the GPU's memory."""
+    from prism_jax.bench import torch_baseline
+
+    try:
+        return torch_baseline.measure(suite, [row.key for row in select(suite, "gpu", wanted)])
+    except RuntimeError as error:
+        print(f"{error}; going on without it", file=sys.stderr)
+        return {}
+
+
+def render(run: Run) -> str:
+    """The run for a terminal: the host's table, the device's, the mean, what was skipped."""
+    parts = [table.text(table.HOST_HEAD, [table.host_row(r) for r in run.records])]
+    if any(record.jit is not None for record in run.records):
+        parts.append(table.text(table.DEVICE_HEAD, [table.device_row(r) for r in run.records]))
+    parts.append(f"geometric mean {table.geometric_mean(run):.2f}x on {run.protocol.device}")
+    parts += [f"{key}: not run; {reason}" for key, reason in run.skipped.items()]
+    return "\n\n".join(parts)

@@ -1,0 +1,245 @@
+"""One suite from start to end: jax.jit and prism.jit side by side, errors of both, what was found.
+
+In: rows. Out: a `Run`. What is timed is the user's call; what is compared is what it returns.
+
+Invariant: a row that fails is reported by name with its reason and does not stop the others, and a
+number is never made from a call that raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import platform as host
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import prism_jax as prism
+from prism_jax.bench import accuracy, oracle, timing
+from prism_jax.bench.records import DeviceTime, Protocol, Record, Run
+from prism_jax.bench.workload import Platform, Workload
+
+#: Distributions whose versions a record names, where they are installed.
+VERSIONED = ("jax", "jaxlib", "triton", "jax-triton", "numpy", "flax", "equinox")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run does beyond the rows.
+
+    Attributes:
+      seeds: one draw of arguments each; errors are the worst over all, times are of the first.
+      seconds: host timing of one row.
+      oracle: whether errors against float64 are measured.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    seconds: float = 2.0
+    oracle: bool = True
+
+
+def platform() -> Platform:
+    """Where jax runs: `gpu` or `cpu` (which also stands for platforms without kernels of ours)."""
+    return "gpu" if jax.default_backend() in ("gpu", "cuda", "rocm") else "cpu"
+
+
+def run(
+    suite: str,
+    rows: Sequence[Workload],
+    settings: Settings | None = None,
+    done: Callable[[Record], None] = lambda record: None,
+    torch: Mapping[str, DeviceTime] | None = None,
+) -> Run:
+    """Measures every row.
+
+    Args:
+      suite: its name, for the records.
+      rows: what to measure.
+      settings: how long and how often.
+      done: is told each record as soon as it is there.
+      torch: device times of torch.compile by row key, to stand in the records.
+    """
+    settings = settings or Settings()
+    records: list[Record] = []
+    skipped: dict[str, str] = {}
+    for row in rows:
+        if row.missing:
+            names = " ".join(row.missing)
+            skipped[row.key] = f"needs {names}: pip install {names}"
+            continue
+        try:
+            record = measure(row, settings)
+        except Exception as error:  # a row's failure is a result, whatever it is
+            first_line = (str(error).splitlines() or [""])[0]
+            skipped[row.key] = f"{type(error).__name__}: {first_line}"
+            continue
+        record = dataclasses.replace(record, torch=(torch or {}).get(row.key))
+        records.append(record)
+        done(record)
+    return Run(
+        suite=suite, protocol=protocol(settings), records=tuple(records), skipped=skipped
+    )
+
+
+def measure(row: Workload, settings: Settings) -> Record:
+    """One row, measured on jax's default device. Raises whatever the row's own program raises."""
+    function, arguments = row.build(settings.seeds[0])
+    plain, ours = jax.jit(function), prism.jit(function)
+    jit_first, prism_first = _first(plain, arguments), _first(ours, arguments)
+    outputs = accuracy.leaves(ours(*arguments))
+    record = Record(
+        suite=row.suite,
+        name=row.name,
+        size=row.size,
+        inputs=_describe(arguments),
+        outputs=tuple(f"{o.dtype}{list(o.shape)}" for o in outputs),
+        found=found(function, arguments),
+        host=timing.compare(
+            lambda: plain(*arguments), lambda: ours(*arguments), seconds=settings.seconds
+        ),
+        jit_temp_bytes=temporaries(plain, arguments),
+        prism_temp_bytes=temporaries(ours, arguments),
+        first_call_s=(jit_first, prism_first),
+        target_us=row.target_us,
+    )
+    if platform() == "gpu":
+        record = dataclasses.replace(
+            record, jit=device_time(plain, arguments), prism=device_time(ours, arguments)
+        )
+    return _with_errors(record, row, plain, ours, settings) if settings.oracle else record
+
+
+def _first(function: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
+    """Seconds of the first call: tracing, everything of ours, XLA's compilation, and one run."""
+    start = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - start
+
+
+def found(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
+    """What prism made of the function, in one line."""
+    return prism.explain(function, *arguments).summary
+
+
+def temporaries(function: Any, arguments: tuple[Any, ...]) -> int | None:
+    """Bytes of temporaries by XLA's own report; None on platforms that give none."""
+    with contextlib.suppress(NotImplementedError, AttributeError):
+        analysis = function.lower(*arguments).compile().memory_analysis()
+        return int(analysis.temp_size_in_bytes)
+    return None
+
+
+def _with_errors(
+    record: Record,
+    row: Workload,
+    plain: Callable[..., Any],
+    ours: Callable[..., Any],
+    settings: Settings,
+) -> Record:
+    """The record with the worst errors over all seeds, or with a note that says why not."""
+    jit_errors, prism_errors, verdicts = [], [], []
+    for seed in settings.seeds:
+        _, arguments = row.build(seed)
+        try:
+            exact = _oracle(row, arguments)
+        except oracle.NoOracleError as error:
+            return dataclasses.replace(record, note=str(error))
+        reference, candidate = (_sampled(row, f, arguments) for f in (plain, ours))
+        jit_errors.append(accuracy.measure(reference, exact))
+        prism_errors.append(accuracy.measure(candidate, exact))
+        verdicts.append(accuracy.keeps_contract(candidate, reference, exact))
+    return dataclasses.replace(
+        record,
+        jit_errors=_worst(jit_errors),
+        prism_errors=_worst(prism_errors),
+        keeps_contract=all(verdicts),
+    )
+
+
+def _oracle(row: Workload, arguments: tuple[Any, ...]) -> list[Any]:
+    function, _ = row.build(0)
+    part = row.sample.arguments(arguments) if row.sample else arguments
+    return accuracy.leaves(oracle.evaluate(function, *part))
+
+
+def _sampled(row: Workload, function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Any]:
+    """The function's outputs at the positions that the oracle evaluates."""
+    outputs = accuracy.leaves(function(*arguments))
+    if row.sample is None:
+        return outputs
+    where = row.sample.positions(arguments)
+    return [np.take(output, where, axis=row.sample.out) for output in outputs]
+
+
+def _worst(errors: Sequence[accuracy.Errors]) -> accuracy.Errors:
+    return accuracy.Errors(
+        worst=max(e.worst for e in errors),
+        rms=max(e.rms for e in errors),
+        differing=max(e.differing for e in errors),
+    )
+
+
+def device_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> DeviceTime:
+    """Kernel time and captured-chain time of one call on the accelerator."""
+    from prism_jax.bench import gputimer  # its profiler exists on GPU installations only
+
+    return gputimer.device_time(function, arguments)
+
+
+# --- the protocol -------------------------------------------------------------------------------
+
+
+def protocol(settings: Settings) -> Protocol:
+    """How this process measures, and on what."""
+    device = jax.devices()[0]
+    on_gpu = platform() == "gpu"
+    return Protocol(
+        device=device.device_kind if on_gpu else _processor(),
+        platform=platform(),
+        clocks=_clocks() if on_gpu else "",
+        seeds=settings.seeds,
+        precision=jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
+        timer=(
+            "CUPTI kernel durations and captured chain; paired host clock"
+            if on_gpu
+            else Protocol.timer
+        ),
+        threads=os.cpu_count() or 1,
+        versions={"python": host.python_version(), **dict(_versions())},
+    )
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in VERSIONED:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield name, importlib.metadata.version(name)
+
+
+def _processor() -> str:
+    """The processor's name and how many cores this process may use."""
+    name = host.processor() or host.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _clocks() -> str:
+    """SM and memory clocks as the driver's tool reports them; empty where there is none."""
+    query = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,power.limit", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+        return answer.stdout.strip().splitlines()[0]
+    return ""
+
+
+def _describe(arguments: Any) -> tuple[str, ...]:
+    leaves = accuracy.leaves(arguments)
+    return tuple(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves)

@@ -1,0 +1,386 @@
+"""The measuring itself: arguments, oracle, accuracy contract, statistics, records, tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism_jax.bench import accuracy, cli, oracle, records, suites, table, timing, torch_baseline
+from prism_jax.bench.workload import Operand, Sample, Workload
+
+ALL_ROWS = [row for suite in suites.NAMES for row in suites.rows(suite)]
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def test_keys_are_unique_per_platform() -> None:
+    for suite in suites.NAMES:
+        for platform in ("cpu", "gpu"):
+            keys = [row.key for row in suites.rows(suite) if platform in row.platforms]
+            assert len(keys) == len(set(keys))
+            assert keys
+
+
+def test_mirage_has_the_artifact_s_eighteen_rows() -> None:
+    gpu = [row for row in suites.rows("mirage") if row.platforms == ("gpu",)]
+    assert len(gpu) == 18
+    by_key = {row.key: row for row in gpu}
+    shapes = [operand.shape for operand in by_key["gqa b=8"].operands]
+    assert shapes == [(16, 256, 64), (16, 64, 4096), (16, 4096, 64)]
+    assert [o.shape for o in by_key["lora b=16"].operands] == [
+        (256, 256), (256, 4096), (256, 16), (16, 4096),
+    ]  # fmt: skip
+    assert all(operand.dtype == "float16" for row in gpu for operand in row.operands)
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ALL_ROWS if row.maker is None], ids=lambda row: f"{row.suite}-{row.key}"
+)
+def test_rows_trace_at_their_shapes(row: Workload) -> None:
+    assert row.function is not None
+    arguments = [jax.ShapeDtypeStruct(o.shape, jnp.dtype(o.dtype)) for o in row.operands]
+    outputs = jax.tree.leaves(jax.eval_shape(row.function, *arguments))
+    assert outputs
+    if row.sample:
+        sizes = {
+            operand.shape[axis]
+            for operand, axis in zip(row.operands, row.sample.axes, strict=True)
+            if axis is not None
+        }
+        assert len(sizes) == 1
+        assert all(output.shape[row.sample.out] in sizes for output in outputs)
+
+
+@pytest.mark.parametrize("row", [r for r in ALL_ROWS if "cpu" in r.platforms], ids=lambda r: r.key)
+def test_equal_seeds_give_equal_arguments(row: Workload) -> None:
+    if row.missing:
+        pytest.skip(f"needs {row.missing}")
+    first, second, other = (accuracy.leaves(row.build(seed)[1]) for seed in (3, 3, 4))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_a_row_says_which_library_it_needs() -> None:
+    row = Workload(
+        suite="s", name="n", size="", platforms=("cpu",), maker=lambda seed: (abs, (seed,)),
+        requires=("numpy", "no_such_library"),
+    )  # fmt: skip
+    assert row.missing == ("no_such_library",)
+
+
+def test_a_row_has_one_source_of_its_function() -> None:
+    with pytest.raises(ValueError, match="exactly one"):
+        Workload(suite="s", name="n", size="", platforms=("cpu",))
+
+
+def test_sample_is_the_same_rows_of_the_whole() -> None:
+    row = next(r for r in suites.rows("flash") if r.name == "causal" and "cpu" in r.platforms)
+    small = dataclasses.replace(row, operands=3 * (Operand((1, 32, 6, 8)),))
+    function, arguments = small.build(0)
+    sample = Sample((2, 2, 2), out=2, count=2)
+    part = function(*sample.arguments(arguments))
+    whole = np.take(np.asarray(function(*arguments)), sample.positions(arguments), axis=2)
+    np.testing.assert_allclose(part, whole, rtol=1e-5, atol=1e-6)
+
+
+# --- oracle -------------------------------------------------------------------------------------
+
+
+def _float64(function: Any, *arguments: Any) -> Any:
+    """The same function on float64 arguments: right where the function itself casts nothing."""
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        wide = [jnp.asarray(np.asarray(a), jnp.float64) for a in arguments]
+        return np.asarray(function(*wide))
+
+
+@pytest.mark.parametrize("name", ["gqa", "qknorm", "rmsnorm", "gatedmlp", "lora", "ntrans"])
+def test_oracle_is_the_program_in_exact_arithmetic(name: str) -> None:
+    from prism_jax.bench.suites import mirage
+
+    shapes = {
+        "gqa": [(2, 8, 4), (2, 4, 16), (2, 16, 4)],
+        "qknorm": [(2, 8, 4), (2, 4, 16), (2, 16, 4)],
+        "rmsnorm": [(3, 8), (8, 5)],
+        "gatedmlp": [(3, 8), (8, 5), (8, 5)],
+        "lora": [(3, 8), (8, 5), (8, 2), (2, 5)],
+        "ntrans": [(3, 8)] * 3,
+    }[name]
+    generator = np.random.default_rng(0)
+    arguments = [Operand(shape, "float16").draw(generator) for shape in shapes]
+    exact = {  # written out with numpy in float64, no jax involved
+        "gqa": lambda q, k, v: _softmax(q @ k) @ v,
+        "qknorm": lambda q, k, v: _softmax(_rms(q) @ np.swapaxes(_rms(np.swapaxes(k, 1, 2)), 1, 2))
+        @ v,
+        "rmsnorm": lambda x, w: _rms(x) @ w,
+        "gatedmlp": lambda x, a, b: (x @ a) / (1 + np.exp(-(x @ a))) * (x @ b),
+        "lora": lambda x, w, a, b: x @ w + x @ a @ b,
+        "ntrans": lambda x, h, a: _l2(x + a * (_l2(h) - x)),
+    }[name](*(np.asarray(a, np.float64) for a in arguments))
+    (value,) = accuracy.leaves(oracle.evaluate(getattr(mirage, name), *arguments))
+    assert value.dtype == np.float64
+    np.testing.assert_allclose(value, exact, rtol=1e-6)  # the programs' own epsilons are float32
+
+
+def _softmax(s: Any) -> Any:
+    e = np.exp(s - s.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def _rms(x: Any) -> Any:
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)
+
+
+def _l2(x: Any) -> Any:
+    return x / np.sqrt((x * x).sum(-1, keepdims=True) + 1e-6)
+
+
+def test_oracle_walks_loops_branches_and_custom_rules() -> None:
+    def program(x: Any, n: Any) -> Any:
+        total, _ = jax.lax.scan(lambda c, row: (c + jax.nn.relu(row) / 3, c), x[0] * 0, x)
+        many = jax.lax.fori_loop(0, 5, lambda i, c: c * 1.1, total)
+        looped = jax.lax.while_loop(lambda c: c[1] < n, lambda c: (c[0] / 7, c[1] + 1), (many, 0))
+        return jax.lax.cond(n > 2, jnp.sin, jnp.cos, looped[0]) + jax.nn.logsumexp(total)
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3)), jnp.float32)
+    for n in (1, 3):
+        value = oracle.evaluate(program, x, jnp.asarray(n))
+        expected = _float64(lambda x, n=n: program(x, jnp.asarray(n)), x)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        assert np.any(np.abs(value - np.asarray(program(x, n), np.float64)) > 1e-12)
+
+
+def test_oracle_keeps_integers_and_trees() -> None:
+    def program(tree: Any) -> Any:
+        order = jnp.argsort(tree["x"].astype(jnp.bfloat16).astype(jnp.float32))
+        return {"order": order, "top": (tree["x"] / 3)[order[-1]]}
+
+    result = oracle.evaluate(program, {"x": jnp.asarray([3.0, 1.0, 2.0], jnp.bfloat16)})
+    assert result["order"].tolist() == [1, 2, 0]
+    assert result["order"].dtype == np.int32
+    assert result["top"] == 1.0
+
+
+def test_oracle_does_not_change_the_caller_s_precision() -> None:
+    oracle.evaluate(jnp.sin, jnp.ones(3))
+    assert jnp.ones(3).dtype == jnp.float32
+
+
+# --- accuracy -----------------------------------------------------------------------------------
+
+
+def test_contract_accepts_the_reference_and_twice_its_error() -> None:
+    generator = np.random.default_rng(0)
+    exact = generator.standard_normal((8, 64))
+    noise = generator.standard_normal((8, 64)) * 1e-4
+    reference = (exact + noise).astype(np.float32)
+    assert accuracy.keeps_contract([reference], [reference], [exact])
+    for times, kept in ((1.9, True), (3.0, False)):
+        candidate = (exact + times * noise).astype(np.float32)
+        assert accuracy.keeps_contract([candidate], [reference], [exact]) is kept
+
+
+def test_contract_judges_each_row_alone() -> None:
+    exact = np.array([[1.0, 1.0], [1e4, 1e4]])
+    reference = exact.astype(np.float32)
+    candidate = reference.copy()
+    candidate[0, 0] += 1e-3  # far below the last digits of the other row
+    assert not accuracy.keeps_contract([candidate], [reference], [exact])
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference", "exact", "kept"),
+    [
+        ([np.nan, 1.0], [np.nan, 1.0], [np.nan, 1.0], True),
+        ([np.nan, 1.0], [0.5, 1.0], [0.5, 1.0], False),
+        ([np.inf, 1.0], [np.inf, 1.0], [np.inf, 1.0], True),
+        ([-np.inf, 1.0], [np.inf, 1.0], [np.inf, 1.0], False),
+        ([0.5, 1.0], [np.inf, 1.0], [0.5, 1.0], True),  # only the reference overflowed
+        ([0.5, 1.0], [np.inf, 1.0], [np.inf, 1.0], False),
+    ],
+)
+def test_contract_on_special_values(
+    candidate: list[float], reference: list[float], exact: list[float], kept: bool
+) -> None:
+    arrays = np.array(candidate, "f4"), np.array(reference, "f4"), np.array(exact)
+    assert accuracy.keeps_contract(*([a] for a in arrays)) is kept
+
+
+def test_contract_refuses_another_shape_or_dtype() -> None:
+    one = np.ones(3, np.float32)
+    assert not accuracy.keeps_contract([one.astype(np.float16)], [one], [one])
+    assert not accuracy.keeps_contract([one[None]], [one], [one])
+
+
+def test_contract_on_indices_allows_ties_only() -> None:
+    exact = np.arange(10_000)
+    reference = exact.copy()
+    tie, wrong = exact.copy(), exact.copy()
+    tie[0] += 1
+    wrong[:100] += 1
+    assert accuracy.keeps_contract([tie], [reference], [exact])
+    assert not accuracy.keeps_contract([wrong], [reference], [exact])
+    assert accuracy.measure([wrong], [exact]).differing == 0.01
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8), st.floats(0, 1e-2))
+def test_errors_are_relative_to_the_row(values: list[float], share: float) -> None:
+    exact = np.asarray(values)
+    scale = np.abs(exact).max() or 1.0
+    off = exact.copy()
+    off[0] += share * scale
+    errors = accuracy.measure([off], [exact])
+    assert math.isclose(errors.worst, share, rel_tol=1e-6, abs_tol=1e-12)
+    assert errors.rms <= errors.worst
+
+
+# --- timing -------------------------------------------------------------------------------------
+
+
+def test_statistics_of_paired_samples() -> None:
+    paired = timing.summarise([2.0] * 20, [1.0] * 20)
+    assert (paired.ratio, paired.low, paired.high, paired.pairs) == (2.0, 2.0, 2.0, 20)
+    noisy = timing.summarise(
+        list(np.random.default_rng(0).uniform(0.9, 1.1, 200)),
+        list(np.random.default_rng(1).uniform(0.9, 1.1, 200)),
+    )
+    assert noisy.low < 1.0 < noisy.high
+
+
+def test_comparing_a_call_with_itself_and_with_a_longer_one() -> None:
+    calls: list[str] = []
+
+    def run(name: str, rounds: int) -> Any:
+        calls.append(name)
+        value = np.ones(64)
+        for _ in range(rounds):
+            value = np.sin(value)
+        return value
+
+    paired = timing.compare(lambda: run("a", 4000), lambda: run("b", 400), seconds=0.05)
+    assert 2 < paired.low <= paired.ratio <= paired.high
+    assert abs(calls.count("a") - calls.count("b")) <= 2 * 1000
+    twice = run_nothing = list[int]
+    assert timing.compare(twice, run_nothing, seconds=0, pairs=(5, 9)).pairs == 5
+
+
+# --- records and tables -------------------------------------------------------------------------
+
+
+def _record(name: str = "p", **changes: Any) -> records.Record:
+    base = records.Record(
+        suite="mirage", name=name, size="b=1", inputs=("float16[2]",), outputs=("float16[2]",),
+        found="one kernel", host=timing.summarise([2e-3] * 9, [1e-3] * 9),
+        jit_errors=accuracy.Errors(1e-4, 1e-5), prism_errors=accuracy.Errors(2e-4, 1e-5),
+        keeps_contract=True, first_call_s=(0.1, 0.5), stages_s={"explore": 0.01},
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+def _device(us: float, kernels: int = 1) -> records.DeviceTime:
+    return records.DeviceTime(kernel_us=us, kernel_spread=0.01, kernels=kernels, chain_us=us + 1)
+
+
+def _run(*rows: records.Record) -> records.Run:
+    protocol = records.Protocol(device="NVIDIA H100", platform="gpu", versions={"jax": "0.11.2"})
+    return records.Run(
+        suite="mirage", protocol=protocol, records=rows, skipped={"x": "needs flax"}
+    )
+
+
+def test_records_survive_a_file(tmp_path: Path) -> None:
+    device = {"jit": _device(20.0, 4), "prism": _device(10.0), "torch": _device(15.0)}
+    run = _run(_record(), _record("q", **device))
+    run.save(tmp_path / "device" / "mirage.json")
+    assert records.Run.load(tmp_path / "device" / "mirage.json") == run
+
+
+def test_a_record_of_another_schema_is_refused() -> None:
+    values = json.loads(json.dumps(_run().to_json()))
+    with pytest.raises(ValueError, match="run the benchmark again"):
+        records.Run.from_json({**values, "schema": 99})
+
+
+def test_speedup_is_by_device_time_where_there_is_one() -> None:
+    assert _record().speedup == 2.0
+    assert _record(jit=_device(30.0), prism=_device(10.0)).speedup == 3.0
+    assert _record(host=timing.summarise([1.0] * 9, [1.1] * 9)).slower
+    assert not _record().slower
+
+
+def test_terminal_table_lines_up() -> None:
+    shown = cli.render(_run(_record(), _record("longer", jit=_device(20, 4), prism=_device(10))))
+    assert "longer b=1" in shown
+    assert "4 → 1" in shown
+    assert "x: not run; needs flax" in shown
+    head, first, second, *_ = shown.splitlines()
+    assert head.index("found") == first.index("one kernel") == second.index("one kernel")
+
+
+def test_broken_contract_and_noise_are_marked() -> None:
+    assert table.host_row(_record(keeps_contract=False))[5].endswith("!")
+    noisy = _record(host=timing.summarise([1.0, 2.0] * 9, [2.0, 1.0] * 9))
+    assert table.host_row(noisy)[3].endswith("~")
+
+
+def test_readme_section_comes_from_the_records(tmp_path: Path) -> None:
+    text = f"# T\n{table.BEGIN}\nold\n{table.END}\nrest\n"
+    assert "old" not in table.readme(text, tmp_path)
+    _run(_record(jit=_device(20.0), prism=_device(10.0))).save(tmp_path / "h100" / "mirage.json")
+    made = table.readme(text, tmp_path)
+    assert "| p b=1 | 20.0 | - | 10.0 | 1 → 1 | 2.00x |" in made
+    assert made.endswith(f"{table.END}\nrest\n")
+    assert table.readme(made, tmp_path) == made
+    with pytest.raises(ValueError, match="no line"):
+        table.readme("# nothing", tmp_path)
+
+
+def test_committed_readme_is_up_to_date() -> None:
+    root = Path(__file__).parents[1]
+    text = (root / "README.md").read_text()
+    assert table.readme(text, root / cli.RECORDS) == text
+
+
+# --- command line -------------------------------------------------------------------------------
+
+
+def test_select_by_name_and_by_key() -> None:
+    assert len(cli.select("mirage", "gpu", ["gqa"])) == 3
+    assert [row.key for row in cli.select("mirage", "gpu", ["gqa b=8"])] == ["gqa b=8"]
+    with pytest.raises(SystemExit, match="no row of mirage"):
+        cli.select("mirage", "gpu", ["nothing"])
+
+
+def test_list_prints_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["algebra", "--list", "--device", "gpu"]) == 0
+    assert "lowrank r=16" in capsys.readouterr().out.splitlines()
+
+
+def test_torch_has_every_program_of_the_gpu_suites_but_gradients() -> None:
+    class Absent:
+        def __getattr__(self, name: str) -> Absent:
+            return self
+
+    there = set(torch_baseline.programs(Absent()))
+    wanted = {
+        row.name
+        for suite in ("mirage", "prism", "flash", "algebra")
+        for row in suites.rows(suite)
+        if "gpu" in row.platforms
+    }
+    assert wanted - there == {"causal_grad"}
+
+
+def test_torch_that_cannot_start_is_one_sentence() -> None:
+    with pytest.raises(RuntimeError, match=r"torch\.compile gave no times"):
+        torch_baseline.measure("mirage", ["gqa b=1"], timeout_s=60)
