@@ -38,7 +38,9 @@ class Program:
         """Every axis that is free or bound anywhere, sorted by name."""
         found = {axis for node in self.nodes for axis in node.axes_free}
         found |= {axis for node in self.nodes if isinstance(node, Reduce) for axis in node.axes}
-        found |= {axis for store in self.outputs for index in store.index for axis in index.axes_free}
+        found |= {
+            axis for store in self.outputs for index in store.index for axis in index.axes_free
+        }
         return tuple(sorted(found))
 
     @cached_property
