@@ -115,8 +115,8 @@ def test_modules_say_what_they_are(path: Path) -> None:
 # Who may read or pass on the environment, and why.
 ENVIRONMENT = {
     "prism_jax/options.py": "the one place that reads settings",
-    "prism_jax/emit/compile.py": "compile workers start with an environment of their own; triton has"
-    " no other way to be told its cache folder",
+    "prism_jax/emit/compile.py": "workers have an environment of their own, and triton's cache"
+    " folder is told to it no other way",
     "prism_jax/launch/jaxtriton.py": "puts back what importing jax_triton does to TRITON_CACHE_DIR",
 }
 
