@@ -1,0 +1,212 @@
+"""Triton source in, a kernel's machine code out. Needs no GPU.
+
+With `interpret.py` and its `corrections.py` the only files that touch Triton's internals. None of
+them imports Triton into the user's process: they work in worker processes (`workers.py`), because
+LLVM aborts the process on a failed assertion, because that is how compiling runs in parallel, and
+because interpreting spoils a process for compiling.
+
+In: a `KernelSource`. Out: a `Binary`, or a `CompileError` for that kernel alone.
+
+Invariants: neither a path, nor the time, nor the process enters the code, so equal sources give
+equal binaries, byte for byte, in every process; a binary's numbers come from what was compiled, not
+from what was asked for (warp specialisation raises `num_warps`).
+
+Traps that this file knows:
+* Without `tt.divisibility` on pointers there is no asynchronous copy: a matmul got 32 kB of shared
+  memory instead of 96 and twice the code. All pointers are declared 16-byte aligned unless
+  `divisibility` says otherwise; XLA's buffers are, and jaxlib checks it at every launch.
+* `jax_triton` 0.3 sets TRITON_CACHE_DIR to "" for the whole process, with which Triton cannot
+  compile. Each compile here has a folder of its own, unless the user named one.
+* Triton reads a kernel's text through `inspect`, which needs a file: `linecache` serves it one that
+  exists in memory only, under a name that is the same everywhere (the debug sections contain it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from .binary import Binary, KernelSource, blocks_per_sm, fits, pointer_type
+from .cubin import resources
+from .workers import Pool, TargetError, WorkerError
+
+__all__ = [
+    "Binary",
+    "CompileError",
+    "KernelSource",
+    "blocks_per_sm",
+    "close_workers",
+    "compile_kernel",
+    "compile_many",
+    "fits",
+    "pointer_type",
+]
+
+#: Seconds that one kernel may take. The slowest of 108 configurations of a matmul took 3.
+TIMEOUT_SECONDS = 60.0
+
+
+class CompileError(Exception):
+    """One kernel did not compile. `kernel` is its name; `detail` the compiler's own words."""
+
+    def __init__(self, kernel: str, message: str, detail: str = "") -> None:
+        super().__init__(f"kernel {kernel} does not compile: {message}")
+        self.kernel = kernel
+        self.detail = detail
+
+
+def compile_kernel(
+    source: KernelSource, compute_capability: int, timeout: float = TIMEOUT_SECONDS
+) -> Binary:
+    """`source` for a device of `compute_capability` (10 * major + minor), in a worker.
+
+    Raises:
+      CompileError: it did not compile, crashed the compiler, or took more than `timeout` seconds.
+    """
+    (result,) = compile_many([source], compute_capability, workers=1, timeout=timeout)
+    if isinstance(result, CompileError):
+        raise result
+    return result
+
+
+def compile_many(
+    sources: Sequence[KernelSource],
+    compute_capability: int,
+    *,
+    workers: int,
+    timeout: float = TIMEOUT_SECONDS,
+    deadline: float | None = None,
+) -> list[Binary | CompileError]:
+    """Each of `sources`, in order, at most `workers` at a time; a failure is only that kernel's.
+
+    Args:
+      sources: the kernels; equal ones are compiled once.
+      compute_capability: 10 * major + minor.
+      workers: processes that compile at once.
+      timeout: seconds for each kernel.
+      deadline: `time.monotonic()` after which nothing is waited for.
+    """
+    unique = list(dict.fromkeys(sources))
+    results = _pool.map(
+        f"{__name__}:compile_here",
+        [(source, compute_capability) for source in unique],
+        workers=workers,
+        timeout=timeout,
+        deadline=deadline,
+    )
+    by_source: dict[KernelSource, Binary | CompileError] = {}
+    for source, result in zip(unique, results, strict=True):
+        by_source[source] = _explain(source, result) if isinstance(result, WorkerError) else result
+    return [by_source[source] for source in sources]
+
+
+def close_workers() -> None:
+    """End the compile workers now; they end by themselves after a minute without work."""
+    _pool.close()
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment of a worker: this process's, without what would change or break the code."""
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    environment.pop("TRITON_INTERPRET", None)
+    if not environment.get("TRITON_CACHE_DIR"):
+        environment.pop("TRITON_CACHE_DIR", None)
+    return environment
+
+
+_pool = Pool(worker_environment)
+
+
+def _explain(source: KernelSource, error: WorkerError) -> CompileError:
+    if isinstance(error, TargetError) and error.kind in ("ModuleNotFoundError", "ImportError"):
+        return CompileError(source.name, f"triton cannot be imported ({error})", error.detail)
+    # Triton's front end shows the line of the kernel in the message itself; keep it whole.
+    return CompileError(source.name, str(error), error.detail)
+
+
+# The rest runs in workers only.
+
+
+def load(source: KernelSource) -> Any:
+    """The `@triton.jit` object that `source.text` defines. Imports triton; for workers.
+
+    Raises:
+      ValueError: no such function, or its parameters are not those of the signature.
+    """
+    filename = f"prism_jax/kernels/{source.name}.py"
+    # An entry without a modification time is never checked against the disk.
+    lines = source.text.splitlines(keepends=True)
+    linecache.cache[filename] = (len(source.text), None, lines, filename)
+    module = types.ModuleType(f"prism_kernel_{source.digest[:16]}")
+    module.__file__ = filename
+    sys.modules[module.__name__] = module  # `inspect` looks a function's module up here
+    exec(compile(source.text, filename, "exec"), module.__dict__)
+    function = getattr(module, source.name, None)
+    names = list(getattr(function, "arg_names", ()))
+    expected = [name for name, _ in source.signature]
+    if names != expected:
+        raise ValueError(f"the text defines {source.name}{tuple(names)}, expected {expected}")
+    return function
+
+
+def compile_here(source: KernelSource, compute_capability: int) -> Binary:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    function = load(source)
+    tree = ASTSource(
+        fn=function,
+        signature=dict(source.signature),
+        constexprs=dict(source.constexprs),
+        attrs=source.attributes,
+    )
+    options = {
+        "num_warps": source.num_warps,
+        "num_stages": source.num_stages,
+        "num_ctas": source.num_ctas,
+        **dict(source.options),
+    }
+    with _cache_folder():
+        target = GPUTarget("cuda", compute_capability, 32)
+        kernel = triton.compile(tree, target=target, options=options)
+    metadata = kernel.metadata
+    if getattr(metadata, "tensordesc_meta", None):
+        raise ValueError("descriptors as parameters cannot be launched; make them in the kernel")
+    need = resources(kernel.asm["cubin"], metadata.name)
+    return Binary(
+        name=metadata.name,
+        compute_capability=compute_capability,
+        parameters=source.parameters,
+        pointer_divisibility=source.pointer_divisibility,
+        ptx=kernel.asm["ptx"],
+        cubin=kernel.asm["cubin"],
+        shared=metadata.shared,
+        num_warps=metadata.num_warps,
+        num_ctas=metadata.num_ctas,
+        registers=need.registers,
+        stack=need.stack,
+        scratch_size=metadata.global_scratch_size or 0,
+        scratch_align=metadata.global_scratch_align or 1,
+    )
+
+
+@contextlib.contextmanager
+def _cache_folder() -> Generator[None]:
+    # Tuning compiles hundreds of candidates that nobody asks for again; the winners are in our own
+    # cache. A folder that the user named is used, and filled.
+    if os.environ.get("TRITON_CACHE_DIR"):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="prism-triton-") as folder:
+        os.environ["TRITON_CACHE_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["TRITON_CACHE_DIR"]
