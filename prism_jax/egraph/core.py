@@ -181,7 +181,7 @@ class EGraph:
             return
         self.edges.append(Edge(self.founder[one], self.founder[other], reason or self.reason))
         classes = self.classes
-        if len(classes[kept].parents) < len(classes[lost].parents):
+        if kept > lost:  # the older class stays, so that its founder does
             kept, lost = lost, kept
         self.leader[lost] = kept
         here, gone = classes[kept], classes.pop(lost)

@@ -1,0 +1,219 @@
+"""Orders of contraction: nested sums of products are merged into one, and a dynamic program over its factors finds the orders
+worth having, which are added to the e-graph.
+
+In: a class that holds a sum over axes of a product. Out: for the merged contraction, every order that no other order beats in
+both arithmetic and the size of what must be kept in between (a small Pareto front), as classes. Saturating with associativity
+would find the same orders and all the bad ones.
+
+Axioms used: the rows of level "order" (sum-merge, sum-interchange, sum-nest, sum-of-product) and "hoist".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+
+from prism_jax.egraph import normal
+from prism_jax.egraph.core import EGraph, ENode
+from prism_jax.egraph.facts import strictest
+from prism_jax.egraph.language import fresh, rename
+from prism_jax.egraph.matching import changed
+from prism_jax.egraph.normal import Term, TensorLanguage
+from prism_jax.ir.nodes import REAL, Axis, Precision
+
+MAX_FACTORS = 8
+"""Above this a nested contraction stays nested: the program below is exponential in the number of factors."""
+FRONT = 3
+"""Orders kept per set of factors."""
+
+
+def extent(axes: frozenset[Axis]) -> int:
+    """The number of points of a set of axes; a symbolic size counts as 64."""
+    return math.prod(axis.size if isinstance(axis.size, int) else 64 for axis in axes)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A sum over `axes` of the product of `factors`."""
+
+    axes: tuple[Axis, ...]
+    factors: tuple[Term, ...]
+    precision: Precision | None
+
+
+def merge(graph: EGraph, node: ENode) -> Merged:
+    """A contraction node with the contractions among its factors merged into it, clashing binders renamed."""
+    axes, factors = list(node[0][2]), _factors(graph, node[1])
+    owner = graph.lookup(node)
+    precision = graph.facts(owner).precision if owner is not None else None
+    place = 0
+    while place < len(factors):
+        child, e = factors[place]
+        inner = _contraction(graph, child) if e == 1 else None
+        if inner is None or len(factors) + len(_factors(graph, inner[1])) - 1 > MAX_FACTORS:
+            place += 1
+            continue
+        precision = strictest(precision, graph.facts(child).precision)
+        others = factors[:place] + factors[place + 1 :]
+        taken = set(axes).union(*(graph.facts(x).free for x, _ in others), graph.facts(child).free)
+        renamed: dict[Axis, Axis] = {}
+        for axis in inner[0][2]:
+            if axis.name in {t.name for t in taken}:
+                renamed[axis] = fresh(axis, taken | set(inner[0][2]))
+            taken.add(renamed.get(axis, axis))
+        body = _factors(graph, inner[1])
+        if renamed:
+            body = [(rename(graph, x, renamed), d) for x, d in body]
+        axes += [renamed.get(axis, axis) for axis in inner[0][2]]
+        factors[place : place + 1] = body
+    return Merged(tuple(sorted(axes)), tuple(sorted(factors)), precision)
+
+
+def _factors(graph: EGraph, body: int) -> list[Term]:
+    """The body of a sum as a product: as it was built, or by a product node that its class got later."""
+    found = normal.factors_of(graph, body)
+    if len(found) == 1 and found[0] == (graph.find(body), 1):
+        for node in graph.nodes(body, "prod"):
+            return [(graph.find(x), e) for x, e in zip(node[1:], node[0][1], strict=True)]
+    return found
+
+
+def _contraction(graph: EGraph, identifier: int) -> ENode | None:
+    """The sum over axes that a class was built as, or the first one that it holds."""
+    founder = graph.founder[graph.find(identifier)]
+    nodes = graph.nodes(identifier, "reduce")
+    if founder[0][0] == "reduce":
+        nodes = [founder, *nodes]
+    for node in nodes:
+        if node[0][1] == "sum" and graph.facts(node[1]).sort == REAL:
+            return node
+    return None
+
+
+@dataclass(frozen=True)
+class Order:
+    """One way to contract a set of factors: arithmetic, elements kept in between, and the two halves (0 for a single factor)."""
+
+    work: int
+    kept: int
+    left: int
+    right: int
+
+
+class Orders:
+    """The Pareto-pruned dynamic program over one merged contraction; sets of factors are bit masks."""
+
+    def __init__(self, graph: EGraph, merged: Merged) -> None:
+        self.graph, self.merged = graph, merged
+        self.free = [frozenset(graph.facts(x).free) for x, _ in merged.factors]
+        self.summed = frozenset(merged.axes)
+        self.everything = (1 << len(merged.factors)) - 1
+        self.all_axes = cache(self._all_axes)
+        self.axes = cache(self._axes)
+        self.front = cache(self._front)
+        self._built: dict[int, int] = {}
+
+    def _all_axes(self, mask: int) -> frozenset[Axis]:
+        return frozenset[Axis]().union(*(f for n, f in enumerate(self.free) if mask >> n & 1))
+
+    def _axes(self, mask: int) -> frozenset[Axis]:
+        """The axes that a set of factors still has once those that only it mentions are summed."""
+        outside = self.all_axes(self.everything & ~mask)
+        return frozenset(a for a in self.all_axes(mask) if a not in self.summed or a in outside)
+
+    def _front(self, mask: int) -> tuple[Order, ...]:
+        if mask & (mask - 1) == 0:
+            alone = self.all_axes(mask)
+            work = extent(alone) if self.axes(mask) != alone else 0
+            return (Order(work, 0, 0, 0),)
+        candidates: list[Order] = []
+        lowest = mask & -mask
+        left = (mask - 1) & mask
+        while left:
+            if left & lowest:
+                candidates += self._join(left, mask & ~left)
+            left = (left - 1) & mask
+        return _pareto(candidates)
+
+    def _join(self, left: int, right: int) -> list[Order]:
+        work = extent(self.axes(left) | self.axes(right))
+        kept = sum(extent(self.axes(m)) for m in (left, right) if self._sums(m))
+        return [
+            Order(a.work + b.work + work, a.kept + b.kept + kept, left, right)
+            for a in self.front(left)
+            for b in self.front(right)
+        ]
+
+    def _sums(self, mask: int) -> bool:
+        """Whether a proper subset's value is a sum, which has to be kept somewhere; a product need not be."""
+        return self.axes(mask) != self.all_axes(mask)
+
+    def build(self, mask: int) -> int:
+        """The class of a set of factors with its own axes summed; every order of the front is added to it."""
+        if mask not in self._built:
+            self._built[mask] = self._build(mask)
+        return self._built[mask]
+
+    def _build(self, mask: int) -> int:
+        graph = self.graph
+        result: int | None = None
+        for order in self.front(mask):
+            if order.left:
+                halves = [self.build(order.left), self.build(order.right)]
+                body = normal.add_product(graph, [(x, Fraction(1)) for x in halves])
+                inside = self.axes(order.left) | self.axes(order.right)
+            else:
+                body = normal.add_product(graph, [self.merged.factors[mask.bit_length() - 1]])
+                inside = self.all_axes(mask)
+            found = normal.add_reduce(graph, "sum", inside - self.axes(mask), body)
+            if result is None:
+                result = found
+            elif graph.find(found) != graph.find(result):
+                graph.union(result, found)
+        assert result is not None
+        return graph.find(result)
+
+
+def _pareto(candidates: list[Order]) -> tuple[Order, ...]:
+    front: list[Order] = []
+    for order in sorted(candidates, key=lambda o: (o.work, o.kept, o.left)):
+        if not front or order.kept < front[-1].kept:
+            front.append(order)
+    return tuple(front[:FRONT])
+
+
+class ContractionOrder:
+    """The rule for `run.saturate`: every contraction whose factors changed is merged and reordered."""
+
+    name = "contraction-order"
+
+    def __init__(self) -> None:
+        self._seen: set[ENode] = set()
+
+    def search(self, graph: EGraph, since: int) -> list[tuple[int, ENode]]:
+        """Sums over axes of at least two factors that were not reordered before."""
+        found: list[tuple[int, ENode]] = []
+        for root in changed(graph, since, 3):
+            for node in graph.nodes(root, "reduce"):
+                if node in self._seen or node[0][1] != "sum" or graph.facts(node[1]).sort != REAL:
+                    continue
+                self._seen.add(node)
+                found.append((root, node))
+        return found
+
+    def apply(self, graph: EGraph, match: tuple[int, ENode]) -> None:
+        """Adds the orders of one contraction to its class."""
+        root, node = match
+        merged = merge(graph, node)
+        if not 2 <= len(merged.factors) <= MAX_FACTORS:
+            return
+        language = graph.language
+        assert isinstance(language, TensorLanguage)
+        language.precision = merged.precision
+        orders = Orders(graph, merged)
+        result = orders.build(orders.everything)
+        language.precision = None
+        if graph.find(result) != graph.find(root):
+            graph.union(root, result)

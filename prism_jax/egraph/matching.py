@@ -1,0 +1,338 @@
+"""Axioms as rules of the e-graph: matching n-ary patterns with segments, and building right sides.
+
+In: an axiom of level "search". Out: a `AxiomRule` for `run.saturate`. A segment takes the elements that satisfy the conditions
+on it, the segment without conditions takes the rest, single terms are tried in order; so a row has few matches per node and
+none of them needs commutativity or associativity as rules.
+
+A reduction made by a match inherits the strictest precision record of the reductions that the match holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from prism_jax.axioms import pattern as P
+from prism_jax.axioms.axiom import Axiom, Condition
+from prism_jax.egraph import normal
+from prism_jax.egraph.core import EGraph, ENode
+from prism_jax.egraph.facts import Facts, strictest
+from prism_jax.egraph.normal import Term, TensorLanguage
+from prism_jax.ir.nodes import REAL, Axis, Precision
+
+Bindings = dict[str, Any]
+"""Terms: class ids; segments: tuples of `Term`; numbers: fractions; axes: tuples of axes. ``#`` holds the reductions met."""
+
+Match = tuple[int, tuple[tuple[str, Any], ...]]
+
+
+class AxiomRule:
+    """One axiom, left to right. Holds the matches already applied, so make one per saturation."""
+
+    def __init__(self, axiom: Axiom) -> None:
+        self.axiom = axiom
+        self.name = axiom.name
+        self._depth = _depth(axiom.left)
+        self._kind = _root_kind(axiom.left)
+        self._seen: set[Any] = set()
+        self._first = {w.subject for w in axiom.wishes if w.what == "first"}
+        self._claims: dict[str, list[Condition]] = {}
+        for condition in axiom.conditions:
+            self._claims.setdefault(condition.subject, []).append(condition)
+        self._wishes = [w for w in axiom.wishes if w.what != "first"]
+
+    def search(self, graph: EGraph, since: int) -> list[Match]:
+        """Matches whose neighbourhood changed after `since` and that were not found before."""
+        found: list[Match] = []
+        for root in changed(graph, since, self._depth):
+            for node in graph.nodes(root, self._kind):
+                for bindings in self._at(graph, node):
+                    match = (root, tuple(sorted(bindings.items(), key=lambda item: item[0])))
+                    if match not in self._seen:
+                        self._seen.add(match)
+                        found.append(match)
+        return found
+
+    def apply(self, graph: EGraph, match: Match) -> None:
+        """Adds the right side to the root's class."""
+        root, bindings = match[0], dict(match[1])
+        language = graph.language
+        assert isinstance(language, TensorLanguage)
+        language.precision = _inherited(graph, bindings.get("#", ()))
+        result = _Builder(graph, self.axiom, bindings).term(self.axiom.right)
+        language.precision = None
+        if graph.find(result) != graph.find(root):
+            graph.union(root, result)
+
+    def _at(self, graph: EGraph, node: ENode) -> Iterator[Bindings]:
+        matcher = _Matcher(graph, self)
+        taken: set[Any] = set()
+        for bindings in matcher.node(self.axiom.left, node, {}):
+            if not self._numbers_hold(bindings):
+                continue
+            if self._first:
+                # one choice per place: the rest of the node stays the same
+                key = tuple((k, v) for k, v in bindings.items() if self.axiom.kinds.get(k) == "axes")
+                if key in taken:
+                    continue
+                taken.add(key)
+            yield bindings
+
+    def _numbers_hold(self, bindings: Bindings) -> bool:
+        for name, conditions in self._claims.items():
+            if self.axiom.kinds[name] == "number" and not all(c.holds_number(bindings[name]) for c in conditions):
+                return False
+        return True
+
+
+def _inherited(graph: EGraph, reductions: tuple[int, ...]) -> Precision | None:
+    found: Precision | None = None
+    for identifier in reductions:
+        found = strictest(found, graph.facts(identifier).precision)
+    return found
+
+
+def changed(graph: EGraph, since: int, depth: int) -> list[int]:
+    """Classes within `depth` steps above one that changed after `since`, in order of their ids."""
+    here = [i for i, entry in graph.classes.items() if entry.touched > since]
+    found = dict.fromkeys(here)
+    for _ in range(depth):
+        above: dict[int, None] = {}
+        for identifier in here:
+            for node in graph.classes[identifier].parents:
+                owner = graph.memo.get(node)
+                if owner is not None and (owner := graph.find(owner)) not in found:
+                    found[owner] = above[owner] = None
+        here = list(above)
+    return sorted(found)
+
+
+def _depth(pattern: P.Pattern) -> int:
+    below: list[P.Pattern] = []
+    if isinstance(pattern, P.Sum):
+        below = [x for _, x in pattern.items]
+    elif isinstance(pattern, P.Prod):
+        below = [x for x, _ in pattern.items]
+    elif isinstance(pattern, P.Op):
+        below = list(pattern.args)
+    elif isinstance(pattern, P.Red):
+        below = [pattern.body]
+    return 1 + max(map(_depth, below)) if below else 0
+
+
+def _root_kind(pattern: P.Pattern) -> str:
+    kinds = {P.Sum: "sum", P.Prod: "prod", P.Op: "op", P.Red: "reduce"}
+    if type(pattern) not in kinds:
+        raise P.PatternError(f"{pattern} matches everything: it cannot be the left side of a search rule")
+    return kinds[type(pattern)]
+
+
+class _Matcher:
+    """Backtracking over one node; bindings are copied at each choice."""
+
+    def __init__(self, graph: EGraph, rule: AxiomRule) -> None:
+        self.graph, self.rule = graph, rule
+        self.sums = rule.axiom.sums
+
+    def term(self, pattern: P.Pattern, identifier: int, bound: Bindings) -> Iterator[Bindings]:
+        """All ways in which a class is an instance of a pattern."""
+        graph = self.graph
+        identifier = graph.find(identifier)
+        if isinstance(pattern, P.Var):
+            if pattern.name in bound:
+                if bound[pattern.name] == identifier:
+                    yield bound
+            elif self._claimed(pattern.name, identifier, bound):
+                yield {**bound, pattern.name: identifier}
+            return
+        if isinstance(pattern, P.Seg):
+            # alone in a body or an argument: the whole class as one sum or product
+            one = (identifier, Fraction(1))
+            if pattern.name in self.sums:
+                yield from self._segments([one], [pattern.name], bound)
+            else:
+                yield from self._segments(normal.factors_of(graph, identifier), [pattern.name], bound)
+            return
+        if isinstance(pattern, P.Num):
+            if graph.facts(identifier).constant == pattern.value:
+                yield bound
+            return
+        for node in graph.nodes(identifier, _root_kind(pattern)):
+            yield from self.node(pattern, node, bound)
+        if isinstance(pattern, P.Prod) and graph.facts(identifier).sort == REAL:
+            yield from self._elements(_product_items(pattern), [(identifier, Fraction(1))], bound, None)
+
+    def node(self, pattern: P.Pattern, node: ENode, bound: Bindings) -> Iterator[Bindings]:
+        """All ways in which a node is an instance of a pattern of its kind."""
+        head = node[0]
+        find = self.graph.find
+        match pattern:
+            case P.Red(monoid, (axes,), body):
+                if head[1] != monoid or head[3] is not None or bound.get(axes, head[2]) != head[2]:
+                    return
+                owner = self.graph.lookup(node)
+                met = (*bound.get("#", ()), *([owner] if owner is not None else []))
+                yield from self.term(body, node[1], {**bound, axes: head[2], "#": met})
+            case P.Op(name, args):
+                if head[1] != name or head[2] is not None or len(node) - 1 != len(args):
+                    return
+                yield from self._arguments(args, node[1:], bound)
+            case P.Sum():
+                terms = [(find(x), c) for x, c in zip(node[1:], head[2], strict=True)]
+                if head[1] != 0:
+                    one = self.graph.lookup((("sum", Fraction(1), ()),))
+                    if one is None:
+                        return
+                    terms.append((one, head[1]))
+                free = frozenset[Axis]().union(*(self.graph.facts(x).free for x, _ in terms))
+                items = [(x, c) for c, x in pattern.items]
+                yield from self._elements(items, terms, bound, free)
+            case P.Prod():
+                factors = [(find(x), e) for x, e in zip(node[1:], head[1], strict=True)]
+                yield from self._elements(_product_items(pattern), factors, bound, None)
+            case _:
+                return
+
+    def _arguments(self, patterns: tuple[P.Pattern, ...], ids: tuple[int, ...], bound: Bindings) -> Iterator[Bindings]:
+        if not patterns:
+            yield bound
+            return
+        for found in self.term(patterns[0], ids[0], bound):
+            yield from self._arguments(patterns[1:], ids[1:], found)
+
+    def _elements(
+        self,
+        items: list[tuple[P.Pattern, P.Num]],
+        elements: list[Term],
+        bound: Bindings,
+        sum_axes: frozenset[Axis] | None,
+    ) -> Iterator[Bindings]:
+        """Matches the elements of one sum (with the axes it has) or product against pattern items."""
+        segments = [x.name for x, _ in items if isinstance(x, P.Seg)]
+        single = [(x, n) for x, n in items if not isinstance(x, P.Seg)]
+        if len(single) > len(elements) or (not segments and len(single) != len(elements)):
+            return
+        yield from self._singles(single, elements, segments, bound, sum_axes)
+
+    def _singles(
+        self,
+        single: list[tuple[P.Pattern, P.Num]],
+        elements: list[Term],
+        segments: list[str],
+        bound: Bindings,
+        sum_axes: frozenset[Axis] | None,
+    ) -> Iterator[Bindings]:
+        if not single:
+            yield from self._segments(elements, segments, bound)
+            return
+        (pattern, number), rest = single[0], single[1:]
+        for place, (child, value) in enumerate(elements):
+            with_number = _bind_number(number, value, bound)
+            if with_number is None:
+                continue
+            if isinstance(pattern, P.Var) and not self._wished(pattern.name, child, sum_axes):
+                continue
+            others = elements[:place] + elements[place + 1 :]
+            for found in self.term(pattern, child, with_number):
+                yield from self._singles(rest, others, segments, found, sum_axes)
+
+    def _segments(self, elements: list[Term], names: list[str], bound: Bindings) -> Iterator[Bindings]:
+        """Gives every element to the first segment that claims it; claimed segments must not be empty."""
+        groups: dict[str, list[Term]] = {name: [] for name in names}
+        for element in elements:
+            for name in sorted(names, key=lambda n: n not in self.rule._claims):
+                if self._claimed(name, element[0], bound):
+                    groups[name].append(element)
+                    break
+            else:
+                return
+        result = dict(bound)
+        for name, group in groups.items():
+            value = tuple(group)
+            if result.get(name, value) != value or (not value and name in self.rule._claims):
+                return
+            if not value and self._must_fill(name, names):
+                return
+            result[name] = value
+        yield result
+
+    def _must_fill(self, name: str, names: list[str]) -> bool:
+        """A row whose segments are all claimed but one would be trivial if that one stayed empty; so would a common factor."""
+        others = [n for n in names if n != name]
+        trivial = bool(others) and all(n in self.rule._claims for n in others)
+        return trivial or self.rule.name in ("factor", "factor-product") and name == "a"
+
+    def _claimed(self, name: str, identifier: int, bound: Bindings) -> bool:
+        facts: Facts = self.graph.facts(identifier)
+        return all(c.holds(facts, bound) for c in self.rule._claims.get(name, ()))
+
+    def _wished(self, name: str, identifier: int, sum_axes: frozenset[Axis] | None) -> bool:
+        wishes = [w for w in self.rule._wishes if w.subject == name]
+        return not wishes or any(self._fulfils(w, identifier, sum_axes) for w in wishes)
+
+    def _fulfils(self, wish: Condition, identifier: int, sum_axes: frozenset[Axis] | None) -> bool:
+        if wish.what == "narrower":
+            return sum_axes is not None and self.graph.facts(identifier).free < sum_axes
+        parts = [x for x, e in normal.factors_of(self.graph, identifier) if e == 1]
+        return any(node[0][1] == "sum" for x in parts for node in self.graph.nodes(x, "reduce"))
+
+
+def _product_items(pattern: P.Prod) -> list[tuple[P.Pattern, P.Num]]:
+    return list(pattern.items)
+
+
+def _bind_number(number: P.Num, value: Fraction, bound: Bindings) -> Bindings | None:
+    """Solves ``number = value`` for at most one unbound name."""
+    known, unknown = number.value, list[str]()
+    for name in number.names:
+        if name in bound:
+            known *= bound[name]
+        else:
+            unknown.append(name)
+    if not unknown:
+        return bound if known == value else None
+    if len(unknown) > 1 or known == 0:
+        return None
+    return {**bound, unknown[0]: value / known}
+
+
+class _Builder:
+    """Builds the right side of an axiom from bindings, in normal form."""
+
+    def __init__(self, graph: EGraph, axiom: Axiom, bound: Bindings) -> None:
+        self.graph, self.bound, self.sums = graph, bound, axiom.sums
+
+    def number(self, number: P.Num) -> Fraction:
+        value = number.value
+        for name in number.names:
+            if name.startswith("size:"):
+                for axis in self.bound[name[5:]]:
+                    value *= int(axis.size)
+            else:
+                value *= self.bound[name]
+        return value
+
+    def term(self, pattern: P.Pattern) -> int:
+        graph = self.graph
+        match pattern:
+            case P.Var(name):
+                return graph.find(self.bound[name])
+            case P.Seg(name):
+                pairs = self.bound[name]
+                if name in self.sums:
+                    return normal.add_sum(graph, Fraction(0), pairs)
+                return normal.add_product(graph, pairs)
+            case P.Num():
+                return normal.add_number(graph, self.number(pattern))
+            case P.Sum(items):
+                pairs = [(self.term(x), self.number(c)) for c, x in items]
+                return normal.add_sum(graph, Fraction(0), pairs)
+            case P.Prod(items):
+                pairs = [(self.term(x), self.number(e)) for x, e in items]
+                return normal.add_product(graph, pairs)
+            case P.Op(name, args):
+                return normal.add_operator(graph, name, [self.term(x) for x in args])
+            case P.Red(monoid, axes, body):
+                bound = [axis for name in axes for axis in self.bound[name]]
+                return normal.add_reduce(graph, monoid, bound, self.term(body))
