@@ -105,11 +105,11 @@ def host_row(record: Record) -> list[str]:
     ]
 
 
-DEVICE_HEAD = ("program", "jax.jit", "torch", "prism", "kernels", "faster", "chain", "target")
+DEVICE_HEAD = ("program", "jax.jit", "torch", "prism", "kernels", "faster", "chain", "MB", "target")
 
 
 def device_row(record: Record) -> list[str]:
-    """A record as a line of the device table: microseconds of kernel time."""
+    """A record as a line of the device table: microseconds of kernel time, MB of temporaries."""
 
     def kernel(time: DeviceTime | None) -> str:
         return "-" if time is None else f"{time.kernel_us:.1f}"
@@ -120,6 +120,9 @@ def device_row(record: Record) -> list[str]:
     kernels = "-"
     if record.jit and record.prism:
         kernels = f"{record.jit.kernels} → {record.prism.kernels}"
+    memory = "-"
+    if record.jit_temp_bytes is not None and record.prism_temp_bytes is not None:
+        memory = f"{record.jit_temp_bytes / 1e6:.1f} → {record.prism_temp_bytes / 1e6:.1f}"
     return [
         f"{record.name} {record.size}".strip(),
         kernel(record.jit),
@@ -128,6 +131,7 @@ def device_row(record: Record) -> list[str]:
         kernels,
         f"{record.speedup:.2f}x",
         chain,
+        memory,
         "-" if record.target_us is None else f"{record.target_us:g}",
     ]
 
@@ -144,7 +148,12 @@ def section(run: Run) -> str:
     on_gpu = any(record.jit is not None for record in run.records)
     head, row = (DEVICE_HEAD, device_row) if on_gpu else (HOST_HEAD, host_row)
     versions = ", ".join(f"{name} {v}" for name, v in sorted(run.protocol.versions.items()))
-    unit = "Device time in microseconds" if on_gpu else "Time of a warm call"
+    unit = (
+        "Sums of kernel durations in microseconds; `chain` is the gain inside a captured chain of"
+        " calls, `MB` XLA's own report of temporaries"
+        if on_gpu
+        else "Times of a warm call"
+    )
     return (
         f"**`{run.suite}` on {run.protocol.device}** ({versions}). {unit};"
         f" geometric mean {geometric_mean(run):.2f}x.\n\n"
