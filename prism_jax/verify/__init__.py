@@ -1,0 +1,1 @@
+"""The checker: search is not trusted (design, section 7)."""

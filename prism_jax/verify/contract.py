@@ -1,0 +1,381 @@
+"""The accuracy contract (design, section 8): is the candidate as good as the user's own program
+under `jax.jit`?
+
+In: a program (the float64 oracle), the reference (the user's region under jit), the candidate (the
+  emitted plan). Out: a `ContractResult` that says whether it holds, by how much, and on which draw
+  it does not. Invariant: a candidate passes only if for at least 8 draws that count, and on every
+  draw at all, each output row has
+
+    err(candidate, oracle) <= accuracy * err(reference, oracle) + floor        (err: maximum, and
+    root mean square)
+
+with the floor of `measure`, NaN and infinities stand where the reference has them, and the same
+check applied to a planted mutant (the reference's outputs, off by an eighth) fails on each draw
+that counts.
+
+Luck. A row whose error hangs on one rounding (the two largest scores of a sharp softmax) may be hit
+exactly by the reference and not by an equally good candidate. Before such a row is called a
+failure, the oracle is evaluated at inputs moved at random by one unit of rounding: an error within
+`LUCK` times what those moves do to the output is what no algorithm in that precision can promise to
+avoid. `luck.py` computes it, only for rows that would fail; it does not excuse a loss by
+cancellation, which is larger by orders of magnitude (the tests assert it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from typing import Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+
+from prism_jax.ir.evaluate import evaluate
+from prism_jax.ir.nodes import REAL, Store
+from prism_jax.ir.ops import numpy_dtype
+from prism_jax.ir.program import Program
+from prism_jax.verify import luck
+from prism_jax.verify.discrete import compare_integers
+from prism_jax.verify.draws import Draw, draws, extra_draws
+from prism_jax.verify.measure import ULPS, rows
+from prism_jax.verify.rounded import evaluate_rounded
+from prism_jax.verify.sample import Sample, choose
+
+Array: TypeAlias = Any
+Call: TypeAlias = Callable[..., Any]
+"""Takes the inputs in the program's order, gives an output or a sequence of them."""
+
+NEEDED = 8
+BUDGET = 1 << 21
+
+
+@dataclass(frozen=True)
+class DrawResult:
+    """One line of the table: the worst output and row of one draw. `ratio` above 1 is a failure."""
+
+    draw: str
+    counts: bool
+    ratio: float
+    error: float
+    reference_error: float
+    floor: float
+    output: str
+    lucky_rows: int = 0
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the contract holds on this draw."""
+        return not self.reason
+
+    def __str__(self) -> str:
+        line = (
+            f"{self.draw:<28} {'counts' if self.counts else 'aside '} "
+            f"{self.ratio:>9.3g} of the allowance  error {self.error:.3g}, "
+            f"jit's {self.reference_error:.3g}, floor {self.floor:.3g}"
+        )
+        return f"{line}  FAILS: {self.reason}" if self.reason else line
+
+
+@dataclass(frozen=True)
+class ContractResult:
+    """Whether the contract holds; `worst` is the largest share of the allowance used."""
+
+    passed: bool
+    worst: float
+    table: tuple[DrawResult, ...]
+    protocol: tuple[tuple[str, str], ...]
+    reason: str = ""
+
+    @property
+    def counting(self) -> int:
+        """How many draws count."""
+        return sum(d.counts for d in self.table)
+
+    @property
+    def power(self) -> float:
+        """The share of draws on which the planted mutant is noticed; the others do not count."""
+        return float(dict(self.protocol).get("mutant_caught", "0"))
+
+    def __str__(self) -> str:
+        head = (
+            f"accuracy contract: {'holds' if self.passed else 'BROKEN'}, "
+            f"worst {self.worst:.3g} of the allowance, "
+            f"{self.counting} of {len(self.table)} draws count"
+        )
+        return "\n".join(
+            [head + (f"; {self.reason}" if self.reason else ""), *map(str, self.table)]
+        )
+
+    def to_json(self) -> str:
+        """A text from which `from_json` makes an equal value."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> ContractResult:
+        """The value that `to_json` wrote."""
+        data = json.loads(text)
+        table = tuple(DrawResult(**d) for d in data["table"])
+        protocol = tuple((str(a), str(b)) for a, b in data["protocol"])
+        return ContractResult(data["passed"], data["worst"], table, protocol, data["reason"])
+
+
+def check(
+    program: Program,
+    reference: Call,
+    candidate: Call,
+    accuracy: float = 2.0,
+    seed: int = 0,
+    budget_elements: int = BUDGET,
+    device: str = "",
+    stop_early: bool = True,
+) -> ContractResult:
+    """Checks the contract.
+
+    Args:
+        program: what both compute; its float64 evaluation is the oracle.
+        reference: the user's region under `jax.jit`, called with the inputs in the program's order.
+        candidate: the emitted plan, called alike.
+        accuracy: how many times the reference's error the candidate may make.
+        seed: decides every random number.
+        budget_elements: element operations the oracle may spend on one draw; more elements than
+          that are sampled.
+        device: written into the protocol.
+        stop_early: stop at the first draw that fails.
+    """
+    samples = choose(program, budget_elements, seed)
+    session = _Session(program, reference, candidate, accuracy, samples)
+    table: list[DrawResult] = []
+    for draw in _until_enough(seed, table):
+        table.append(session.run(draw))
+        if stop_early and not table[-1].passed:
+            break
+    failed = [d for d in table if not d.passed]
+    counting = sum(d.counts for d in table)
+    reason = ""
+    if failed:
+        worst = max(failed, key=lambda d: d.ratio)
+        reason = f"{worst.output} on {worst.draw}: {worst.reason}"
+    elif counting < NEEDED:
+        reason = f"only {counting} draws give finite outputs that are not zero, {NEEDED} are needed"
+    protocol = _protocol(accuracy, seed, samples, session, device, table)
+    return ContractResult(
+        not reason,
+        max((d.ratio for d in table), default=float("inf")),
+        tuple(table),
+        protocol,
+        reason,
+    )
+
+
+def _until_enough(seed: int, table: Sequence[DrawResult]) -> Iterable[Draw]:
+    yield from draws(seed)
+    for draw in extra_draws(seed):
+        if sum(d.counts for d in table) >= NEEDED:
+            return
+        yield draw
+
+
+class _Session:
+    """One run of the protocol: what the draws share."""
+
+    def __init__(
+        self,
+        program: Program,
+        reference: Call,
+        candidate: Call,
+        accuracy: float,
+        samples: tuple[Sample, ...],
+    ) -> None:
+        self.program, self.reference, self.candidate = program, reference, candidate
+        self.accuracy, self.samples = accuracy, samples
+        self.sampled_reference = False
+        self.caught = self.planted = 0
+
+    def run(self, draw: Draw) -> DrawResult:
+        inputs = draw.inputs(self.program)
+        arrays = [inputs[t.name] for t in self.program.inputs]
+        o = self.oracle(inputs)
+        r = self.referee(inputs, arrays)
+        given = _outputs(self.candidate, arrays, self.program)
+        mismatch = _ill_typed(given, self.program)
+        if mismatch:
+            return DrawResult(
+                str(draw), False, float("inf"), float("inf"), 0.0, 0.0, "", 0, mismatch
+            )
+        c = [s.of(x) for s, x in zip(self.samples, given, strict=True)]
+        results = [
+            self.output(draw, inputs, n, store, o[n], r[n], c[n])
+            for n, store in enumerate(self.program.outputs)
+        ]
+        worst = max(results, key=lambda d: (not d.passed, d.ratio))
+        counts = any(d.counts for d in results) and self.mutant_fails(o, r)
+        return replace(worst, counts=counts)
+
+    def oracle(self, inputs: Mapping[str, Array]) -> list[Array]:
+        points = [s.points for s in self.samples]
+        values = evaluate(self.program, inputs, points)
+        return [
+            np.asarray(v).reshape(-1, s.columns) for v, s in zip(values, self.samples, strict=True)
+        ]
+
+    def referee(self, inputs: Mapping[str, Array], arrays: Sequence[Array]) -> list[Array]:
+        """The reference's samples; in the user's dtypes element by element where it does not fit in
+        memory.
+        """
+        if not self.sampled_reference:
+            try:
+                whole = _outputs(self.reference, arrays, self.program)
+                return [s.of(x) for s, x in zip(self.samples, whole, strict=True)]
+            except (MemoryError, RuntimeError) as error:
+                if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                self.sampled_reference = True
+        values = evaluate_rounded(self.program, inputs, [s.points for s in self.samples])
+        return [
+            np.asarray(v).reshape(-1, s.columns) for v, s in zip(values, self.samples, strict=True)
+        ]
+
+    def output(
+        self,
+        draw: Draw,
+        inputs: Mapping[str, Array],
+        n: int,
+        store: Store,
+        o: Array,
+        r: Array,
+        c: Array,
+    ) -> DrawResult:
+        """One output of one draw."""
+        name = store.tensor.name
+        if store.value.sort != REAL:
+            verdict = compare_integers(
+                self.program, inputs, n, self.samples[n], o, r, c, self.accuracy
+            )
+            return DrawResult(
+                str(draw),
+                verdict.counts,
+                verdict.ratio,
+                verdict.error,
+                verdict.reference_error,
+                verdict.slack,
+                name,
+                0,
+                verdict.reason,
+            )
+        dtype = store.tensor.dtype
+        o, r, c = (np.asarray(x, np.float64) for x in (o, r, c))
+        found = rows(o, r, c, dtype, self.accuracy)
+        counts = _informative(o)
+        if found.misplaced.any():
+            row = int(np.argmax(found.misplaced.any(1)))
+            reason = _placement(found.misplaced, o, r, c, row)
+            return DrawResult(
+                str(draw),
+                counts,
+                float("inf"),
+                float("inf"),
+                0.0,
+                float(found.floor[row]),
+                name,
+                0,
+                reason,
+            )
+        ratio = found.ratio
+        lucky = 0
+        if ratio.size and ratio.max() > 1:
+            excused = luck.ratios(self.program, inputs, n, self.samples[n], found, draw.seed)
+            lucky = int(((ratio > 1) & (excused <= 1)).any(1).sum())
+            ratio = np.minimum(ratio, excused)
+        if not ratio.size:
+            return DrawResult(str(draw), counts, 0.0, 0.0, 0.0, 0.0, name)
+        row, statistic = np.unravel_index(int(ratio.argmax()), ratio.shape)
+        error, of_reference = (
+            float(found.candidate[row, statistic]),
+            float(found.reference[row, statistic]),
+        )
+        reason = ""
+        if ratio[row, statistic] > 1:
+            which = ("largest", "root-mean-square")[int(statistic)]
+            reason = (
+                f"{which} error {error:.3g} in row {row} is {ratio[row, statistic]:.3g} times the "
+                f"{self.accuracy:g} x {of_reference:.3g} + {found.floor[row]:.3g} allowed"
+            )
+        return DrawResult(str(draw), counts, float(ratio[row, statistic]), error, of_reference,
+                          float(found.floor[row]), name, lucky, reason)  # fmt: skip
+
+    def mutant_fails(self, o: Sequence[Array], r: Sequence[Array]) -> bool:
+        """Whether outputs that are off by an eighth would be noticed on this draw."""
+        seen = False
+        for n, store in enumerate(self.program.outputs):
+            if store.value.sort != REAL:
+                seen = seen or bool(np.asarray(o[n]).size)
+                continue
+            dtype = store.tensor.dtype
+            off = 1 + max(0.125, 16 * float(ml_dtypes.finfo(numpy_dtype(dtype)).eps))
+            reference = np.asarray(r[n], np.float64)
+            mutant = rows(
+                np.asarray(o[n], np.float64), reference, reference * off, dtype, self.accuracy
+            )
+            seen = seen or bool(mutant.ratio.size and mutant.ratio.max() > 1)
+        self.planted += 1
+        self.caught += seen
+        return seen
+
+
+def _informative(o: Array) -> bool:
+    """At least 10 % of the oracle's outputs are finite and not zero."""
+    return bool(o.size) and float((np.isfinite(o) & (o != 0)).mean()) >= 0.1
+
+
+def _outputs(call: Call, arrays: Sequence[Array], program: Program) -> list[Array]:
+    given = call(*arrays)
+    if len(program.outputs) == 1 and not isinstance(given, tuple | list):
+        given = (given,)
+    if len(given) != len(program.outputs):
+        raise ValueError(f"{len(given)} outputs for a program with {len(program.outputs)}")
+    return [np.asarray(x) for x in given]
+
+
+def _ill_typed(given: Sequence[Array], program: Program) -> str:
+    for array, store in zip(given, program.outputs, strict=True):
+        shape = tuple(int(s) for s in store.tensor.shape)
+        if array.shape != shape or array.dtype != numpy_dtype(store.tensor.dtype):
+            return f"{store.tensor.name} is {array.dtype}{list(array.shape)}, not {store.tensor}"
+    return ""
+
+
+def _placement(bad: Array, o: Array, r: Array, c: Array, row: int) -> str:
+    column = int(np.argmax(bad[row]))
+    return (
+        f"{c[row, column]:.3g} in row {row} where the reference has {r[row, column]:.3g} "
+        f"and the oracle {o[row, column]:.3g}"
+    )
+
+
+def _protocol(
+    accuracy: float,
+    seed: int,
+    samples: Sequence[Sample],
+    session: _Session,
+    device: str,
+    table: Sequence[DrawResult],
+) -> tuple[tuple[str, str], ...]:
+    counting = sum(d.counts for d in table)
+    sizes = ["all" if s.points is None else str(len(s.points)) for s in samples]
+    return (
+        ("rule", "err(c, o) <= accuracy * err(r, o) + floor per row; maximum and rms"),
+        ("accuracy", repr(accuracy)),
+        ("floor", f"{ULPS} ulp of the output dtype at the row's largest |oracle|"),
+        ("oracle", f"float64; elements per output: {', '.join(sizes)}"),
+        ("reference", "user's dtypes" if session.sampled_reference else "jax.jit"),
+        ("draws", f"{len(table)} from seed {seed}; {counting} count, {NEEDED} needed"),
+        ("mutant", "the reference's outputs off by 1/8 (16 ulp in narrower formats)"),
+        ("mutant_caught", f"{session.caught / max(1, session.planted):.3g}"),
+        ("luck", f"{luck.LUCK:g} x the effect of one unit of rounding in the inputs; "
+                 f"{sum(d.lucky_rows for d in table)} rows used it"),
+        ("versions", f"numpy {np.__version__}, jax {metadata.version('jax')}"),
+        ("device", device),
+    )  # fmt: skip

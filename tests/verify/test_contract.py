@@ -1,0 +1,334 @@
+"""The accuracy contract: what it must refuse, what it must let pass, and how it counts."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from prism_jax.ir.nodes import Axis, Iota, Load, Tensor, at
+from prism_jax.verify.contract import ContractResult, check
+from prism_jax.verify.domains import domains
+from prism_jax.verify.draws import draws
+from tests.verify.build import (
+    add,
+    causal,
+    div,
+    exp,
+    mul,
+    op,
+    out,
+    program,
+    red,
+    square,
+    sub,
+    t,
+    total,
+)
+
+I, J, K = Axis("i", 24), Axis("j", 40), Axis("k", 96)  # noqa: E741
+
+
+def softmax_program(dtype="float32"):
+    x = t("x", I, K, dtype=dtype)
+    e = exp(sub(x, red("max", x, K)))
+    return program("softmax", out(div(e, total(e, K)), I, K, dtype=dtype))
+
+
+def variance_program(dtype="float32"):
+    x = t("x", I, K, dtype=dtype)
+    mean = div(total(x, K), 96)
+    return program("variance", out(div(total(square(sub(x, mean)), K), 96), I, dtype=dtype))
+
+
+def distance_program():
+    x, y = t("x", I, K), t("y", J, K)
+    return program("distance", out(total(square(sub(x, y)), K), I, J))
+
+
+def matmul_program(dtype="float32"):
+    return program(
+        "matmul",
+        out(total(mul(t("a", I, K, dtype=dtype), t("b", K, J, dtype=dtype)), K), I, J, dtype=dtype),
+    )
+
+
+def two_pass(x):
+    return jnp.mean((x - x.mean(1, keepdims=True)) ** 2, 1)
+
+
+def naive_softmax(x):
+    e = jnp.exp(x)
+    return e / e.sum(1, keepdims=True)
+
+
+def distance(x, y):
+    return ((x[:, None] - y[None]) ** 2).sum(-1)
+
+
+def expanded(x, y):
+    return (x * x).sum(1)[:, None] + (y * y).sum(1)[None] - 2 * jnp.dot(x, y.T, precision="highest")
+
+
+def one_pass(x):
+    return jnp.mean(x * x, 1) - x.mean(1) ** 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_softmax_without_its_maximum_is_refused(dtype):
+    result = check(
+        softmax_program(dtype), jax.jit(lambda x: jax.nn.softmax(x, 1)), jax.jit(naive_softmax)
+    )
+    assert not result.passed
+    assert "row" in result.reason
+
+
+def test_one_pass_variance_is_refused():
+    result = check(variance_program(), jax.jit(two_pass), jax.jit(one_pass))
+    assert not result.passed
+    assert "offset" in result.reason
+
+
+def test_expanded_square_is_refused_where_cancellation_shows():
+    result = check(distance_program(), jax.jit(distance), jax.jit(expanded))
+    assert not result.passed
+    assert result.worst > 10
+
+
+def test_reassociation_that_loses_accuracy_is_refused():
+    x, y = t("x", I, K), t("y", I, K)
+    whole = program("difference", out(sub(add(x, 1.0), add(y, 1.0)), I, K))
+    plain = jax.jit(lambda x, y: x - y)
+    assert check(whole, jax.jit(lambda x, y: (x + 1.0) - (y + 1.0)), plain).passed
+    bare = program("difference", out(sub(x, y), I, K))
+    lossy = jax.jit(
+        lambda x, y: lax.reduce_precision(x + 1.0, 8, 23) - lax.reduce_precision(y + 1.0, 8, 23)
+    )
+    assert not check(bare, plain, lossy).passed
+
+
+def split(count, axis, x):
+    return jnp.split(x, count, axis)
+
+
+def reciprocal_softmax(x):
+    e = jnp.exp(x - x.max(1, keepdims=True))
+    return e * (1 / e.sum(1, keepdims=True))
+
+
+def tiled_variance(x):
+    return sum(((p - x.mean(1, keepdims=True)) ** 2).sum(1) for p in split(4, 1, x)) / 96
+
+
+def tiled_distance(x, y):
+    return sum(distance(a, b) for a, b in zip(split(3, 1, x), split(3, 1, y), strict=True))
+
+
+def tiled_matmul(a, b):
+    return sum(c @ d for c, d in zip(split(4, 1, a), split(4, 0, b), strict=True))
+
+
+HONEST = {
+    "softmax": (softmax_program(), lambda x: jax.nn.softmax(x, 1), reciprocal_softmax),
+    "variance": (variance_program(), two_pass, tiled_variance),
+    "distance": (distance_program(), distance, tiled_distance),
+    "matmul": (matmul_program(), lambda a, b: a @ b, tiled_matmul),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_honest_variants_pass_with_every_seed(name, seed):
+    whole, reference, candidate = HONEST[name]
+    result = check(whole, jax.jit(reference), jax.jit(candidate), seed=seed)
+    assert result.passed, str(result)
+    assert result.counting >= 8
+    assert result.power > 0.5
+
+
+def attention(q, k, v):
+    s = (q @ k.T) * 0.125
+    return (
+        jax.nn.softmax(jnp.where(jnp.arange(24)[:, None] >= jnp.arange(40)[None], s, -jnp.inf), 1)
+        @ v
+    )
+
+
+def online(q, k, v):
+    m, z, o = -jnp.inf, 0.0, 0.0
+    for n in range(0, 40, 16):
+        s = (q @ k[n : n + 16].T) * 0.125
+        s = jnp.where(jnp.arange(24)[:, None] >= n + jnp.arange(s.shape[1])[None], s, -jnp.inf)
+        new = jnp.maximum(m, s.max(1, keepdims=True))
+        e, c = jnp.exp(s - new), jnp.exp(m - new)
+        m, z, o = new, z * c + e.sum(1, keepdims=True), o * c + e @ v[n : n + 16]
+    return o / z
+
+
+def attention_program():
+    d, e = Axis("d", 96), Axis("e", 16)
+    s = causal(I, J, mul(total(mul(t("q", I, d), t("k", J, d)), d), 0.125))
+    p = exp(sub(s, red("max", s, J)))
+    value = total(mul(div(p, total(p, J)), t("v", J, e)), J)
+    return program("attention", out(value, I, e))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_online_softmax_passes_also_where_a_row_hangs_on_one_rounding(seed):
+    whole = attention_program()
+    assert [x.name for x in whole.inputs] == ["k", "q", "v"]
+    result = check(
+        whole,
+        jax.jit(lambda k, q, v: attention(q, k, v)),
+        jax.jit(lambda k, q, v: online(q, k, v)),
+        seed=seed,
+    )
+    assert result.passed, str(result)
+
+
+def test_attention_with_a_missing_rescale_is_refused():
+    def stale(k, q, v):
+        s = (q @ k.T) * 0.125
+        s = jnp.where(jnp.arange(24)[:, None] >= jnp.arange(40)[None], s, -jnp.inf)
+        m = jnp.maximum(s[:, :16].max(1, keepdims=True), -1e30)
+        e = jnp.exp(s - jnp.where(jnp.arange(40)[None] < 16, m, s.max(1, keepdims=True)))
+        return e @ v / e.sum(1, keepdims=True)
+
+    assert not check(
+        attention_program(), jax.jit(lambda k, q, v: attention(q, k, v)), jax.jit(stale)
+    ).passed
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_floor_lets_one_more_rounding_pass_and_eight_ulp_fail(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        x = t("x", I, K, dtype=dtype)
+        whole = program(
+            "half",
+            out(mul(x, 0.5), I, K, dtype=dtype),
+            compute="float64" if dtype == "float64" else "float32",
+        )
+        exact = jax.jit(lambda x: x * 0.5)
+        eps = float(jnp.finfo(dtype).eps)
+        assert check(whole, exact, jax.jit(lambda x: (x * (1 + eps) * 0.5).astype(x.dtype))).passed
+        assert not check(
+            whole, exact, jax.jit(lambda x: (x * (1 + 12 * eps) * 0.5).astype(x.dtype))
+        ).passed
+
+
+def test_nan_must_stand_where_the_reference_has_it():
+    whole = program("log", out(op("log", sub(t("x", I, K), t("y", I, K))), I, K))
+    good = jax.jit(lambda x, y: jnp.log(x - y))
+    assert check(whole, good, good).passed
+    hidden = jax.jit(lambda x, y: jnp.log(jnp.abs(x - y)))
+    assert "nan" in check(whole, good, hidden).reason
+
+
+def test_wrong_shape_and_dtype_are_said():
+    whole = softmax_program()
+    good = jax.jit(lambda x: jax.nn.softmax(x, 1))
+    assert "float16[24, 96]" in check(whole, good, lambda x: good(x).astype("float16")).reason
+    assert "float32[24, 95]" in check(whole, good, lambda x: good(x)[:, 1:]).reason
+
+
+def test_argmax_may_choose_among_ties_but_nothing_worse():
+    x = t("x", I, K)
+    whole = program("argmax", out(red("argmax", x, K), I, dtype="int32"))
+    good = jax.jit(lambda x: jnp.argmax(x, 1).astype(jnp.int32))
+    last = jax.jit(lambda x: (95 - jnp.argmax(x[:, ::-1], 1)).astype(jnp.int32))
+    assert check(whole, good, last).passed
+    assert (
+        "the best is"
+        in check(whole, good, jax.jit(lambda x: jnp.argmin(x, 1).astype(jnp.int32))).reason
+    )
+    assert (
+        "outside"
+        in check(whole, good, jax.jit(lambda x: jnp.argmax(x, 1).astype(jnp.int32) + 96)).reason
+    )
+
+
+def test_counts_may_differ_only_by_close_calls():
+    x = t("x", I, K)
+    test = op("gt", exp(x), 1.0)
+    whole = program("count", out(total(op("cast", test, parameter="int32"), K), I, dtype="int32"))
+    good = jax.jit(lambda x: (jnp.exp(x) > 1).sum(1, dtype=jnp.int32))
+    assert check(whole, good, jax.jit(lambda x: (x > 0).sum(1, dtype=jnp.int32))).passed
+    assert (
+        "comparisons are close"
+        in check(whole, good, jax.jit(lambda x: (x > 0.01).sum(1, dtype=jnp.int32))).reason
+    )
+
+
+def test_outputs_that_are_always_zero_do_not_count():
+    whole = program("nothing", out(mul(t("x", I, K), 0.0), I, K))
+    good = jax.jit(lambda x: x * 0.0)
+    result = check(whole, good, good)
+    assert not result.passed
+    assert "0 draws" in result.reason
+
+
+def test_large_programs_are_sampled_and_quick():
+    import time
+
+    n, m, d = Axis("n", 1024), Axis("m", 1024), Axis("d", 512)
+    whole = program("matmul", out(total(mul(t("a", n, d), t("b", d, m)), d), n, m))
+    good = jax.jit(lambda a, b: a @ b)
+    start = time.perf_counter()
+    result = check(whole, good, good)
+    assert result.passed
+    assert time.perf_counter() - start < 8
+    assert "all" not in dict(result.protocol)["oracle"]
+    off = jax.jit(lambda a, b: (a @ b).at[:, 512:].multiply(1.001))
+    assert not check(whole, good, off).passed
+
+
+def test_reference_out_of_memory_is_replaced_by_the_program_itself():
+    def full(x):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    result = check(softmax_program(), full, jax.jit(lambda x: jax.nn.softmax(x, 1)))
+    assert result.passed, str(result)
+    assert "user's dtypes" in dict(result.protocol)["reference"]
+    assert not check(softmax_program(), full, jax.jit(naive_softmax)).passed
+
+
+def test_result_survives_json():
+    good = jax.jit(lambda x: jax.nn.softmax(x, 1))
+    result = check(softmax_program(), good, good, device="cpu")
+    assert ContractResult.from_json(result.to_json()) == result
+    assert "holds" in str(result)
+
+
+def test_domains_come_from_the_program():
+    n = Axis("n", 8)
+    index = Load(Tensor("ids", (24,), "int32"), (at(I),))
+    table = Load(Tensor("table", (50, 96), "float32"), (at(index), at(K)))
+    mask = op("lt", Iota(K), t("length", I, dtype="int32"))
+    value = op("where", mask, op("log", mul(table, square(t("z", n)))), 0.0)
+    facts = domains(program("p", out(value, I, K, n)))
+    assert (facts["ids"].low, facts["ids"].high) == (0, 49)
+    assert (facts["length"].low, facts["length"].high) == (0, 96)
+    assert facts["table"].kind == "positive"
+    assert facts["z"].kind == "any"
+    probability = program("q", out(op("log", sub(1.0, t("p", I))), I))
+    assert domains(probability)["p"].kind == "unit"
+
+
+def test_draws_are_reproducible_and_cover_the_protocol():
+    whole = softmax_program()
+    assert {d.kind for d in draws()} == {
+        "normal",
+        "offset",
+        "heavy",
+        "constant",
+        "onehot",
+        "masked",
+        "zeros",
+    }
+    assert {d.scale for d in draws() if d.kind == "normal"} == {1e-3, 1.0, 30.0}
+    for draw in draws(5):
+        np.testing.assert_array_equal(draw.inputs(whole)["x"], draw.inputs(whole)["x"])
+    offset = next(d for d in draws() if d.kind == "offset" and d.scale == 30.0).inputs(whole)["x"]
+    assert abs(offset.mean() - 3000) < 10
