@@ -336,8 +336,10 @@ def test_broken_contract_and_noise_are_marked() -> None:
 def test_readme_section_comes_from_the_records(tmp_path: Path) -> None:
     text = f"# T\n{table.BEGIN}\nold\n{table.END}\nrest\n"
     assert "old" not in table.readme(text, tmp_path)
-    memory = {"jit_temp_bytes": 3_000_000, "prism_temp_bytes": 500_000}
-    _run(_record(jit=_device(20.0), prism=_device(10.0), **memory)).save(tmp_path / "h100" / "mirage.json")
+    record = _record(
+        jit=_device(20.0), prism=_device(10.0), jit_temp_bytes=3_000_000, prism_temp_bytes=500_000
+    )
+    _run(record).save(tmp_path / "h100" / "mirage.json")
     made = table.readme(text, tmp_path)
     assert "| p b=1 | 20.0 | - | 10.0 | 1 → 1 | 2.00x | 1.91x | 3.0 → 0.5 | - |" in made
     assert made.endswith(f"{table.END}\nrest\n")

@@ -92,6 +92,8 @@ class Record:
       jit_temp_bytes, prism_temp_bytes: XLA's own report of temporaries, None where it has none.
       first_call_s: seconds of the first call under jax.jit and under prism.jit.
       stages_s: seconds of search, verification, compilation and measuring, as far as reported.
+      regions: per region the plan, the axioms, and every candidate with its bound, estimate,
+        measured time and fate.
       target_us: the project's own target for this row on an H100.
       note: why a number is missing.
     """
@@ -113,6 +115,7 @@ class Record:
     prism_temp_bytes: int | None = None
     first_call_s: tuple[float, float] = (0.0, 0.0)
     stages_s: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+    regions: tuple[Mapping[str, Any], ...] = ()
     target_us: float | None = None
     note: str = ""
 
@@ -186,6 +189,6 @@ def _record(values: Mapping[str, Any]) -> Record:
     for key, kind in _NESTED.items():
         if fields.get(key) is not None:
             fields[key] = kind(**fields[key])
-    for key in ("inputs", "outputs", "first_call_s"):
+    for key in ("inputs", "outputs", "first_call_s", "regions"):
         fields[key] = tuple(fields[key])
     return Record(**fields)

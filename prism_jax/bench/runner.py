@@ -25,6 +25,7 @@ import prism_jax as prism
 from prism_jax.bench import accuracy, oracle, timing
 from prism_jax.bench.records import DeviceTime, Protocol, Record, Run
 from prism_jax.bench.workload import Platform, Workload
+from prism_jax.report import RegionReport, Report
 
 #: Distributions whose versions a record names, where they are installed.
 VERSIONED = ("jax", "jaxlib", "triton", "jax-triton", "numpy", "flax", "equinox")
@@ -94,13 +95,16 @@ def measure(row: Workload, settings: Settings) -> Record:
     plain, ours = jax.jit(function), prism.jit(function)
     jit_first, prism_first = _first(plain, arguments), _first(ours, arguments)
     outputs = accuracy.leaves(ours(*arguments))
+    report = prism.explain(function, *arguments)
     record = Record(
         suite=row.suite,
         name=row.name,
         size=row.size,
         inputs=_describe(arguments),
         outputs=tuple(f"{o.dtype}{list(o.shape)}" for o in outputs),
-        found=found(function, arguments),
+        found=found(report),
+        regions=tuple(_region(region) for region in report.regions),
+        stages_s=_stages(report),
         host=timing.compare(
             lambda: plain(*arguments), lambda: ours(*arguments), seconds=settings.seconds
         ),
@@ -123,9 +127,41 @@ def _first(function: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
     return time.perf_counter() - start
 
 
-def found(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
-    """What prism made of the function, in one line."""
-    return prism.explain(function, *arguments).summary
+def found(report: Report) -> str:
+    """What prism made of the function, in one line: each plan that runs and the axioms behind it.
+
+    >>> found(Report(function="f", device="CPU", regions=(), untouched=3))
+    "XLA's own version"
+    """
+    parts: list[str] = []
+    for region in report.regions:
+        if region.replaced and region.plan not in parts:
+            parts.append(region.plan)
+    axioms = sorted({name for region in report.regions for name in region.axioms})
+    if not parts:
+        return "XLA's own version"
+    return "; ".join(parts) + (f" by {', '.join(axioms)}" if axioms else "")
+
+
+def _region(region: RegionReport) -> dict[str, Any]:
+    """What a record keeps of a region: the choice and what it was chosen from."""
+    return {
+        "name": region.name,
+        "plan": region.plan,
+        "axioms": list(region.axioms),
+        "search": region.search,
+        "refused": list(region.refused),
+        "candidates": [dataclasses.asdict(candidate) for candidate in region.candidates],
+    }
+
+
+def _stages(report: Report) -> dict[str, float]:
+    """Seconds per stage over all regions."""
+    total: dict[str, float] = {}
+    for region in report.regions:
+        for stage, seconds in region.stages:
+            total[stage] = total.get(stage, 0.0) + seconds
+    return total
 
 
 def temporaries(function: Any, arguments: tuple[Any, ...]) -> int | None:
