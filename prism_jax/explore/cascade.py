@@ -15,8 +15,8 @@ Nothing here knows softmax, log-sum-exp or attention: they are instances (design
 >>> s = Load(Tensor("s", (4, 8), "float32"), (at(i), at(k)))
 >>> top = Reduce("max", (k,), s)
 >>> [term] = cascade("sum", Pointwise("exp", (Pointwise("sub", (s, top)),)), k, (top,))
->>> [str(part.op) for part in (term.stabiliser, term.varying)], term.outside is None
-(['neg', 'exp'], True)
+>>> term.stabiliser is Pointwise("neg", (top,)), term.exponent is s, term.outside is None
+(True, True, True)
 """
 
 from __future__ import annotations
@@ -32,16 +32,22 @@ MAX_TERMS = 4
 
 @dataclass(frozen=True)
 class Term:
-    """One term E(r) (x) S(r) (x) h(k).
+    """One term E(r) (x) exp(u(r)) (x) h(k) exp(v(k)); for max and min the term is u(r) + h(k). None stands for 1, or 0 in an exponent.
 
-    `outside`: E, applied after the loop (None: 1). `stabiliser`: u with S = exp(u) (for max and min, the additive part itself; None:
-    nothing to carry). `varying`: h, which mentions no earlier reduction. `exponent`: the k-dependent part of the exponent in h.
+    `outside`: E, applied once after the loop. `stabiliser`: u, what has to be carried. `varying`: h and `exponent`: v, which mention
+    no earlier reduction. u and v are kept apart from h so that they can meet in one exponential, exp(v + u), which cannot
+    overflow where exp(v) would.
     """
 
     outside: Node | None
     stabiliser: Node | None
-    varying: Node
+    varying: Node | None
     exponent: Node | None = None
+
+    def summand(self) -> Node:
+        """h(k) exp(v(k) + u(r))."""
+        total = _plus(self.exponent, self.stabiliser)
+        return _times(self.varying, total and Pointwise("exp", (total,))) or Const(1.0)
 
 
 class _NotSeparable(Exception):
@@ -68,10 +74,7 @@ def cascade(monoid: str, summand: Node, axis: Axis, earlier: tuple[Reduce, ...])
     except _NotSeparable:
         return None
     terms = tuple(part.term() for part in parts)
-    if any(term is None for term in terms):
-        return None
-    legal = all(_neutral_before(term, axis, earlier) for term in terms if term is not None)
-    return tuple(t for t in terms if t is not None) if legal else None
+    return terms if all(_neutral_before(term, earlier) for term in terms) else None
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,8 @@ class _Product:
     varying: Node | None = None
     exponent: Node | None = None
 
-    def term(self) -> Term | None:
-        varying = self.varying
-        if self.exponent is not None:
-            varying = _times(varying, Pointwise("exp", (self.exponent,)))
-        return Term(self.outside, self.stabiliser, varying or Const(1.0), self.exponent)
+    def term(self) -> Term:
+        return Term(self.outside, self.stabiliser, self.varying, self.exponent)
 
 
 def _times(a: Node | None, b: Node | None) -> Node | None:
@@ -203,10 +203,14 @@ class _Splitter:
         raise _NotSeparable
 
     def _mask(self, part: _Product, condition: Node, keep: bool) -> _Product:
-        """The part where the condition is `keep`, and 0 elsewhere; the exponential goes inside the mask with it."""
-        value = _times(part.varying, part.exponent and Pointwise("exp", (part.exponent,))) or Const(1.0)
-        arms = (value, Const(0.0)) if keep else (Const(0.0), value)
-        return _Product(part.outside, part.stabiliser, Pointwise("where", (condition, *arms)))
+        """The part where the condition is `keep`, and 0 elsewhere: there the exponent is -inf, so that nothing overflows."""
+
+        def masked(node: Node | None, elsewhere: float) -> Node:
+            arms = (node or Const(1.0), Const(elsewhere))
+            return Pointwise("where", (condition, *(arms if keep else arms[::-1])))
+
+        exponent = None if part.exponent is None else masked(part.exponent, float("-inf"))
+        return _Product(part.outside, part.stabiliser, masked(part.varying, 0.0), exponent)
 
     def _one(self, node: Node) -> list[_Product]:
         parts = self.product(node)
@@ -253,7 +257,7 @@ def _power(a: _Product, n: int) -> _Product:
     return _Product(raised(a.outside), _scale(a.stabiliser, scale), raised(a.varying), _scale(a.exponent, scale))
 
 
-def _neutral_before(term: Term, axis: Axis, earlier: Iterable[Reduce]) -> bool:
+def _neutral_before(term: Term, earlier: Iterable[Reduce]) -> bool:
     """The obligation of the streaming form: while an earlier reduction is at its identity, every summand so far is neutral.
 
     For a stabiliser exp(u(r)) with r = max_k g(k): r at -inf means g = -inf everywhere so far, and the summand's own exponent must
@@ -285,6 +289,9 @@ def _grows_with(exponent: Node | None, body: Node) -> bool:
     if exponent is body:
         return True
     if isinstance(exponent, Pointwise):
+        if exponent.op == "where":
+            nothing = Const(float("-inf"))
+            return all(arm is nothing or _grows_with(arm, body) for arm in exponent.args[1:])
         if exponent.op == "add":
             return any(_grows_with(arg, body) for arg in exponent.args)
         if exponent.op == "sub":

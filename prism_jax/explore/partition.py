@@ -20,7 +20,7 @@ from prism_jax.explore.mapping import mappings
 from prism_jax.explore.sizes import evaluate
 from prism_jax.explore.split import split
 from prism_jax.explore.structure import KernelBuilder, Unfit
-from prism_jax.ir.forms import ceil_div, width
+from prism_jax.ir.forms import is_product, width
 from prism_jax.ir.nodes import REAL, Axis, Load, Node, Reduce, Store, Tensor, at
 from prism_jax.ir.program import Program, walk
 from prism_jax.ir.rewrite import canonical, rebuild, rename_store
@@ -246,31 +246,64 @@ def _alike(first: Store, other: Store) -> Store | None:
 
 
 def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed:
-    """One call to XLA for the stores: each reduction a pass of its own over what it reads, everything pointwise fused."""
-    total = floor = 0.0
-    seen = [n for n in walk(s.value for s in stores) if isinstance(n, Reduce)]
-    for node in seen:
+    """One call to XLA for the stores, as XLA runs it: every reduction is a pass of its own that reads loads and earlier reductions,
+    with pointwise work fused into it; the operands of a matrix product are arrays in memory, so computed ones are written first."""
+    total = 0.0
+    for node in walk(s.value for s in stores):
+        if not isinstance(node, Reduce):
+            continue
         flops = 2.0 * math.prod(_int(a) for a in node.body.axes_free)
-        read = sum(_bytes(n) for n in walk([node.body]) if isinstance(n, Load))
-        product = node.monoid == "sum" and any(True for n in walk([node.body]) if isinstance(n, Load))
-        half = node.precision is not None and node.precision.operand in ("float16", "bfloat16")
-        rate = device.rate("f16" if half else "tf32") * 0.7 if product else device.rate("f32")
-        written = math.prod(_int(a) for a in node.axes_free) * 4.0
-        total += max(flops / rate, (read + written) / device.dram_bytes_per_s) + 2 * device.launch_s
+        moved = sum(_bytes(n) for n in _leaves([node.body])) + _elements(node) * 4.0
+        launches = 1
+        if node.monoid == "sum" and is_product(node.body):
+            half = node.precision is not None and node.precision.operand in ("float16", "bfloat16")
+            rate = device.rate("f16" if half else "tf32") * 0.7
+            for factor in node.body.children:
+                if not isinstance(factor, Load | Reduce):
+                    moved += _elements(factor) * (4.0 if half else 8.0)
+                    launches += 1
+        else:
+            rate = device.rate("f32")
+        total += max(flops / rate, moved / device.dram_bytes_per_s) + launches * device.launch_s
     written = sum(math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype) for s in stores)
     read = sum(_bytes(n) for n in walk(s.value for s in stores) if isinstance(n, Load))
+    last = sum(_bytes(n) for n in _leaves([s.value for s in stores]))
     floor = (written + read) / device.dram_bytes_per_s + device.launch_s
-    return Costed((LibraryCall(name, "xla", stores),), floor, total + floor, (), "XLA")
+    if not all(isinstance(s.value, Reduce) for s in stores):
+        total += (written + last) / device.dram_bytes_per_s + device.launch_s
+    return Costed((LibraryCall(name, "xla", stores),), floor, max(total, floor), (), "XLA")
+
+
+def _leaves(roots: list[Node]) -> list[Load | Reduce]:
+    """The loads and the reductions that terms are made of, without what is inside those reductions."""
+    found: dict[Load | Reduce, None] = {}
+    stack, seen = list(roots), set[Node]()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, Load | Reduce):
+            found[node] = None
+        else:
+            stack.extend(node.children)
+    return list(found)
+
+
+def _elements(node: Node) -> float:
+    return float(math.prod(_int(a) for a in node.axes_free))
 
 
 def _int(axis: Axis) -> int:
     return axis.size if isinstance(axis.size, int) else 1
 
 
-def _bytes(load: Load) -> float:
+def _bytes(load: Load | Reduce) -> float:
+    if isinstance(load, Reduce):
+        return _elements(load) * 4.0
     whole = math.prod(int(s) for s in load.tensor.shape if isinstance(s, int))
     once = math.prod(_int(a) for a in load.axes_free)
     return float(min(whole, once) * width(load.tensor.dtype))
 
 
-__all__ = ["Costed", "Counts", "KernelCoster", "Target", "ceil_div", "groups", "library_cost", "reductions", "targets"]
+__all__ = ["Costed", "Counts", "KernelCoster", "Target", "groups", "library_cost", "reductions", "targets"]

@@ -195,7 +195,8 @@ class KernelBuilder:
         Where the term is the whole summand, the user's own expression is kept: exp(s - max) is more accurate than exp(s) exp(-max).
         """
         if term.stabiliser is None:
-            return self._accumulate(reduction, level, axis, self._inside(term.varying, axis, level, {}), term)
+            source = body if whole else term.summand()
+            return self._accumulate(reduction, level, axis, self._inside(source, axis, level, {}), term)
         phases: dict[str, dict[Node, Node]] = {"old": {}, "new": {}}
         depends: list[str] = []
         running: list[tuple[Reduce, Carried]] = []
@@ -213,7 +214,7 @@ class KernelBuilder:
         old, new = (self._inside(term.stabiliser, axis, level, values) for values in phases.values())
         if reduction.monoid == "sum":
             rescale: Node = Pointwise("exp", (_difference(new, old),))
-            source = body if whole else Pointwise("mul", (term.varying, Pointwise("exp", (term.stabiliser,))))
+            source = body if whole else term.summand()
             summand = self._inside(source, axis, level, phases["new"])
         else:
             rescale = _difference(new, old)

@@ -1,0 +1,6 @@
+"""From a search result to a measured plan: sizes ranked by closed form, compiled, timed, checked."""
+
+from prism_jax.instantiate.choose import Judge, Outcome, Tried, choose
+from prism_jax.instantiate.plan import Plan, Schedule
+
+__all__ = ["Judge", "Outcome", "Plan", "Schedule", "Tried", "choose"]

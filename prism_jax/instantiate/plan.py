@@ -1,0 +1,68 @@
+"""A plan: an sGraph with every number given, and the back end that runs it.
+
+A plan is a value: frozen, hashable, printable. Two plans with one digest run the same code, so jax's caches, the plan cache and
+tests compare digests. It holds no arrays and no functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from prism_jax.ir.sgraph import SGraph
+
+BACKENDS = ("triton", "lax", "jnp")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one kernel is compiled: `products` is "dot" (matrix unit) or "mulsum" (multiply, then add up)."""
+
+    num_warps: int = 4
+    num_stages: int = 3
+    products: str = "dot"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runs for a region.
+
+    `sizes` gives every symbol of the sGraph a number; `schedules` one entry per kernel, in order; `unroll` (jnp only) is the
+    longest reduction that is written as a sum of slices; `device` names the row it was made for.
+    """
+
+    sgraph: SGraph
+    backend: str
+    device: str
+    sizes: tuple[tuple[str, int], ...] = ()
+    schedules: tuple[Schedule, ...] = ()
+    unroll: int = 0
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"a plan's back end is one of {BACKENDS}, not {self.backend!r}")
+        missing = sorted(set(self.sgraph.symbols) - set(dict(self.sizes)))
+        if missing and self.backend != "jnp":
+            raise ValueError(f"the plan for {self.sgraph.name} gives no number to {missing}")
+
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """The sizes as a dictionary."""
+        return dict(self.sizes)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of everything that decides what runs."""
+        parts = [self.sgraph.digest, self.backend, self.device, repr(self.sizes), repr(self.schedules), str(self.unroll)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def summary(self) -> str:
+        """One line: back end, launches, sizes."""
+        kernels = len(self.sgraph.kernels)
+        calls = len(self.sgraph.nodes) - kernels
+        sizes = " ".join(f"{s}={n}" for s, n in self.sizes)
+        warps = " ".join(f"{s.num_warps}w{s.num_stages}s" for s in self.schedules)
+        text = f"{self.backend}: {kernels} kernels, {calls} library calls"
+        return " ".join(part for part in (text, sizes, warps) if part)

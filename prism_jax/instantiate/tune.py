@@ -1,0 +1,132 @@
+"""Measured choice among ranked candidates, kernel by kernel.
+
+Kernels of a plan run one after the other, so each is tuned alone: its best sizes and schedule do not depend on its neighbours, except
+through the symbols that they share (the number of parts of a split), which are tried one value at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from prism_jax.device import Device
+from prism_jax.explore.result import Candidate
+from prism_jax.instantiate.plan import Plan, Schedule
+from prism_jax.instantiate.rank import Sizes, ranked
+from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
+
+Function = Callable[..., Sequence[Any]]
+
+PER_KERNEL = 36
+SHARED_VALUES = 3
+
+
+class Emitter(Protocol):
+    """What turns plans into functions; given by the pipeline, so that tuning does not depend on any back end."""
+
+    def functions(self, plans: Sequence[Plan], deadline: float) -> list[Function | str]:
+        """Each plan as a traceable function of its sGraph's inputs, or a sentence that says why it cannot run."""
+        ...
+
+
+class Clock(Protocol):
+    """Measures one function on random inputs of the given tensors, in seconds; raises if it does not run."""
+
+    def __call__(self, function: Function, sgraph: SGraph) -> float: ...  # noqa: D102
+
+
+@dataclass
+class Trials:
+    """What tuning tried: counts by outcome, and (estimate, measured) pairs for judging the ranking."""
+
+    compiled: int = 0
+    failed: int = 0
+    measured: int = 0
+    pairs: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    refusals: dict[str, int] = field(default_factory=dict[str, int])
+
+
+def tune(
+    candidate: Candidate, device: Device, emitter: Emitter, clock: Clock, deadline: float, trials: Trials
+) -> Plan | None:
+    """The candidate's best measured plan, or None if none of its kernels' candidates runs before the deadline."""
+    sgraph = candidate.sgraph
+    best: tuple[float, Plan] | None = None
+    for shared in _shared_values(sgraph, device, dict(candidate.sizes)):
+        total = 0.0
+        sizes: dict[str, int] = dict(shared)
+        schedules: list[Schedule] = []
+        for kernel in sgraph.kernels:
+            found = _tune_kernel(kernel, sgraph, device, shared, emitter, clock, deadline, trials)
+            if found is None:
+                break
+            seconds, chosen, schedule = found
+            total += seconds
+            sizes |= dict(chosen)
+            schedules.append(schedule)
+        else:
+            plan = Plan(sgraph, "triton", device.name, tuple(sorted(sizes.items())), tuple(schedules))
+            if best is None or total < best[0]:
+                best = (total, plan)
+        if time.monotonic() > deadline:
+            break
+    return best[1] if best else None
+
+
+def _shared_values(sgraph: SGraph, device: Device, known: dict[str, int]) -> list[dict[str, int]]:
+    """Numbers for the symbols that several kernels share: the model's choice, then its neighbours."""
+    shared = [s for s in sgraph.symbols if sum(s in k.symbols for k in sgraph.kernels) > 1]
+    values = [{s: known[s] for s in shared}]
+    for factor in (2.0, 0.5):
+        changed = {s: max(2, int(known[s] * factor)) for s in shared}
+        if shared and changed not in values:
+            values.append(changed)
+    return values[:SHARED_VALUES]
+
+
+def alone(kernel: Kernel | LibraryCall, sgraph: SGraph) -> SGraph:
+    """The kernel as an sGraph of its own: what it reads are inputs, what it writes are outputs."""
+    return SGraph(kernel.name, kernel.reads, (kernel,), kernel.writes, sgraph.compute)
+
+
+def _tune_kernel(
+    kernel: Kernel, sgraph: SGraph, device: Device, shared: dict[str, int],
+    emitter: Emitter, clock: Clock, deadline: float, trials: Trials,
+) -> tuple[float, Sizes, Schedule] | None:  # fmt: skip
+    mine = {s: n for s, n in shared.items() if s in kernel.symbols}
+    one = alone(kernel, sgraph)
+    tries = ranked(kernel, device, mine, PER_KERNEL)
+    plans = [Plan(one, "triton", device.name, sizes, (schedule,)) for _, sizes, schedule in tries]
+    best: tuple[float, Sizes, Schedule] | None = None
+    for (guess, sizes, schedule), function in zip(tries, emitter.functions(plans, deadline), strict=True):
+        if isinstance(function, str):
+            trials.failed += 1
+            trials.refusals[function] = trials.refusals.get(function, 0) + 1
+            continue
+        trials.compiled += 1
+        if best is not None and time.monotonic() > deadline:
+            break
+        try:
+            seconds = clock(function, _numbers(one, dict(sizes)))
+        except Exception as error:  # a launch that errors is an error, never a time
+            trials.failed += 1
+            sentence = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            trials.refusals[sentence] = trials.refusals.get(sentence, 0) + 1
+            continue
+        trials.measured += 1
+        trials.pairs.append((guess, seconds))
+        if best is None or seconds < best[0]:
+            best = (seconds, sizes, schedule)
+    return best
+
+
+def _numbers(sgraph: SGraph, sizes: dict[str, int]) -> SGraph:
+    """The sGraph with its tensors' symbolic dimensions given numbers, so that inputs can be drawn for them."""
+    from dataclasses import replace
+
+    def tensor(t: Any) -> Any:
+        return replace(t, shape=tuple(sizes[s] if isinstance(s, str) else s for s in t.shape))
+
+    return replace(sgraph, inputs=tuple(map(tensor, sgraph.inputs)), outputs=tuple(map(tensor, sgraph.outputs)))
