@@ -15,7 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_jax.bench import accuracy, cli, oracle, records, suites, table, timing, torch_baseline
+from prism_jax.bench import (
+    accuracy,
+    cli,
+    memory,
+    oracle,
+    records,
+    suites,
+    table,
+    timing,
+    torch_baseline,
+)
 from prism_jax.bench.workload import Operand, Sample, Workload
 
 ALL_ROWS = [row for suite in suites.NAMES for row in suites.rows(suite)]
@@ -272,6 +282,16 @@ def test_comparing_a_call_with_itself_and_with_a_longer_one() -> None:
     assert abs(calls.count("a") - calls.count("b")) <= 2 * 1000
     twice = run_nothing = list[int]
     assert timing.compare(twice, run_nothing, seconds=0, pairs=(5, 9)).pairs == 5
+
+
+@pytest.mark.skipif(not memory.RESET.exists(), reason="needs Linux's /proc")
+def test_peak_memory_sees_the_quadratic_intermediate() -> None:
+    quadratic = memory.measure("flash", "rbf n=4096 d=16", "jit")
+    linear = memory.measure("mirage", "ntrans b=1", "jit")
+    assert quadratic is not None
+    assert linear is not None
+    assert 4 * 4096**2 < quadratic < 3 * 4 * 4096**2
+    assert linear < 8e6
 
 
 # --- records and tables -------------------------------------------------------------------------

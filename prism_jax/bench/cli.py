@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
         help="rows of this platform (they run on jax's default device); default: where jax runs",
     )
     words.add_argument("--no-oracle", action="store_true", help="no errors against float64")
+    words.add_argument(
+        "--memory", action="store_true", help="peak temporaries, in fresh processes (CPU only)"
+    )
     words.add_argument("--torch", action="store_true", help="torch.compile beside it (GPU only)")
     words.add_argument("--list", action="store_true", help="only print the rows' names")
     words.add_argument(
@@ -73,7 +76,10 @@ def main(arguments: Sequence[str]) -> int:
         print("\n".join(row.key for row in rows))
         return 0
     settings = runner.Settings(
-        seeds=tuple(range(words.seeds)), seconds=words.seconds, oracle=not words.no_oracle
+        seeds=tuple(range(words.seeds)),
+        seconds=words.seconds,
+        oracle=not words.no_oracle,
+        memory=words.memory,
     )
 
     def done(record: Record) -> None:
@@ -103,6 +109,8 @@ def render(run: Run) -> str:
     parts = [table.text(table.HOST_HEAD, [table.host_row(r) for r in run.records])]
     if any(record.jit is not None for record in run.records):
         parts.append(table.text(table.DEVICE_HEAD, [table.device_row(r) for r in run.records]))
+    if any(record.jit_peak_bytes is not None for record in run.records):
+        parts.append(table.text(table.MEMORY_HEAD, [table.memory_row(r) for r in run.records]))
     parts.append(f"geometric mean {table.geometric_mean(run):.2f}x on {run.protocol.device}")
     parts += [f"{key}: not run; {reason}" for key, reason in run.skipped.items()]
     return "\n\n".join(parts)

@@ -90,6 +90,7 @@ class Record:
       jit_errors, prism_errors: against the oracle.
       keeps_contract: whether prism's outputs satisfy the accuracy contract beside jax.jit's.
       jit_temp_bytes, prism_temp_bytes: XLA's own report of temporaries, None where it has none.
+      jit_peak_bytes, prism_peak_bytes: temporaries as the system sees them (CPU, where asked for).
       first_call_s: seconds of the first call under jax.jit and under prism.jit.
       stages_s: seconds of search, verification, compilation and measuring, as far as reported.
       regions: per region the plan, the axioms, and every candidate with its bound, estimate,
@@ -113,6 +114,8 @@ class Record:
     keeps_contract: bool | None = None
     jit_temp_bytes: int | None = None
     prism_temp_bytes: int | None = None
+    jit_peak_bytes: int | None = None
+    prism_peak_bytes: int | None = None
     first_call_s: tuple[float, float] = (0.0, 0.0)
     stages_s: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
     regions: tuple[Mapping[str, Any], ...] = ()

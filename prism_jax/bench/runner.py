@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 import prism_jax as prism
-from prism_jax.bench import accuracy, oracle, timing
+from prism_jax.bench import accuracy, memory, oracle, timing
 from prism_jax.bench.records import DeviceTime, Protocol, Record, Run
 from prism_jax.bench.workload import Platform, Workload
 from prism_jax.report import RegionReport, Report
@@ -39,11 +39,13 @@ class Settings:
       seeds: one draw of arguments each; errors are the worst over all, times are of the first.
       seconds: host timing of one row.
       oracle: whether errors against float64 are measured.
+      memory: whether peak temporaries are measured, each in a process of its own (CPU only).
     """
 
     seeds: tuple[int, ...] = (0,)
     seconds: float = 2.0
     oracle: bool = True
+    memory: bool = False
 
 
 def platform() -> Platform:
@@ -113,6 +115,12 @@ def measure(row: Workload, settings: Settings) -> Record:
         first_call_s=(jit_first, prism_first),
         target_us=row.target_us,
     )
+    if settings.memory and platform() == "cpu":
+        record = dataclasses.replace(
+            record,
+            jit_peak_bytes=memory.measure(row.suite, row.key, "jit"),
+            prism_peak_bytes=memory.measure(row.suite, row.key, "prism"),
+        )
     if platform() == "gpu":
         record = dataclasses.replace(
             record, jit=device_time(plain, arguments), prism=device_time(ours, arguments)

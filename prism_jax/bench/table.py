@@ -84,6 +84,17 @@ def error(value: float | None) -> str:
     return "0" if value == 0 else f"{value:.1e}"
 
 
+def megabytes(before: int | None, after: int | None) -> str:
+    """Temporaries under jax.jit and under prism.
+
+    >>> megabytes(1611_000_000, 2_500_000), megabytes(None, 0)
+    ('1611.0 → 2.5', '-')
+    """
+    if before is None or after is None:
+        return "-"
+    return f"{before / 1e6:.1f} → {after / 1e6:.1f}"
+
+
 HOST_HEAD = ("program", "jax.jit", "prism", "faster", "err jit", "err prism", "found")
 
 
@@ -105,6 +116,17 @@ def host_row(record: Record) -> list[str]:
     ]
 
 
+MEMORY_HEAD = ("program", "peak MB of temporaries")
+
+
+def memory_row(record: Record) -> list[str]:
+    """A record as a line of the memory table."""
+    return [
+        f"{record.name} {record.size}".strip(),
+        megabytes(record.jit_peak_bytes, record.prism_peak_bytes),
+    ]
+
+
 DEVICE_HEAD = ("program", "jax.jit", "torch", "prism", "kernels", "faster", "chain", "MB", "target")
 
 
@@ -120,9 +142,6 @@ def device_row(record: Record) -> list[str]:
     kernels = "-"
     if record.jit and record.prism:
         kernels = f"{record.jit.kernels} → {record.prism.kernels}"
-    memory = "-"
-    if record.jit_temp_bytes is not None and record.prism_temp_bytes is not None:
-        memory = f"{record.jit_temp_bytes / 1e6:.1f} → {record.prism_temp_bytes / 1e6:.1f}"
     return [
         f"{record.name} {record.size}".strip(),
         kernel(record.jit),
@@ -131,7 +150,7 @@ def device_row(record: Record) -> list[str]:
         kernels,
         f"{record.speedup:.2f}x",
         chain,
-        memory,
+        megabytes(record.jit_temp_bytes, record.prism_temp_bytes),
         "-" if record.target_us is None else f"{record.target_us:g}",
     ]
 
