@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jax.extend import core as jex
+
+from prism_jax import compat
 
 INNER = {
     "jit": "jaxpr",
@@ -139,7 +140,9 @@ def flatten(jaxpr: Any) -> Flat:
 
 
 def flatten_owned(equations: Sequence[Any], known: dict[Any, Atom]) -> list[Equation]:
-    """The same for a list of equations; `known` is filled with the values of their variables."""
+    """The same for a list of equations. `known` holds the values of the variables that they read,
+    and is filled with those that they define; an equation's `owner` is its place in the list.
+    """
     flat = Flat()
     for owner, equation in enumerate(equations):
         _append(flat, equation, known, owner, set())
@@ -155,7 +158,7 @@ def _append(flat: Flat, equation: Any, known: dict[Any, Atom], owner: int, hidde
             equation.params,
             atoms,
             owner,
-            any(not isinstance(v, jex.Literal) and v in hidden for v in equation.invars),
+            any(not isinstance(v, compat.Literal) and v in hidden for v in equation.invars),
             _context(equation),
         )
         outputs: list[Value] = []
@@ -170,7 +173,7 @@ def _append(flat: Flat, equation: Any, known: dict[Any, Atom], owner: int, hidde
     secret: set[Any] = {
         inside
         for inside, outside in zip(inner.invars, equation.invars, strict=True)
-        if not isinstance(outside, jex.Literal) and outside in hidden
+        if not isinstance(outside, compat.Literal) and outside in hidden
     }
     for var, const in zip(inner.constvars, consts, strict=True):
         below[var] = scalar_constant(const) or _value(var.aval)
@@ -180,7 +183,7 @@ def _append(flat: Flat, equation: Any, known: dict[Any, Atom], owner: int, hidde
         _append(flat, each, below, owner, secret)
     for outside, inside in zip(equation.outvars, inner.outvars, strict=True):
         known[outside] = _atom(inside, below)
-        if not isinstance(inside, jex.Literal) and inside in secret:
+        if not isinstance(inside, compat.Literal) and inside in secret:
             hidden.add(outside)
 
 
@@ -194,13 +197,15 @@ def _context(equation: Any) -> str | None:
 
 
 def _value(aval: Any, source: Equation | None = None, position: int = 0) -> Value:
-    # Tokens, references and keys have no plain dtype; no rule accepts them.
-    shape = tuple(getattr(aval, "shape", ()))
-    return Value(shape, str(getattr(aval, "dtype", type(aval).__name__)), source, position)
+    shape, dtype = tuple(getattr(aval, "shape", ())), str(getattr(aval, "dtype", ""))
+    if not compat.is_local(aval) and all(isinstance(size, int) for size in shape):
+        # Tokens, references, keys, arrays split over devices: no rule accepts such a dtype.
+        dtype = f"{dtype or type(aval).__name__} of a special kind"
+    return Value(shape, dtype, source, position)
 
 
 def _atom(var: Any, known: Mapping[Any, Atom]) -> Atom:
-    if not isinstance(var, jex.Literal):
+    if not isinstance(var, compat.Literal):
         return known[var]
     scalar = scalar_constant(var.val)
     if scalar is None:

@@ -57,6 +57,13 @@ def square(e: Equation, p: Point) -> Pull:
     return pointwise("mul", (x, x))
 
 
+@rule("one_minus_square", kind="pointwise")
+def one_minus_square(e: Equation, p: Point) -> Pull:
+    """1 - x * x: the derivative of tanh."""
+    x = yield p.ask(e.inputs[0], p.index)
+    return pointwise("sub", (Const(1, x.sort), pointwise("mul", (x, x))))
+
+
 @rule("integer_pow", kind="pointwise")
 def integer_pow(e: Equation, p: Point) -> Pull:
     """A power with an exponent known now; small ones are products."""
