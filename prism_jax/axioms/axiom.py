@@ -6,7 +6,8 @@ from text and evaluated over facts (`Facts`: free axes, sign, finiteness):
 * ``k not in a`` (no axis of k is free in a), ``k in a`` (one is);
 * ``a >= 0``, ``a > 0``, ``a != 0``, ``finite a`` for terms and segments; ``p > 0``, ``p < 0``, ``p != 0``, ``integer p`` for numbers;
 * wishes: ``narrower b`` (b lacks an axis of the sum it stands in), ``contraction b`` (b is a sum over an axis), joined by ``or``;
-  ``first b`` (only the first b that fits).
+  ``pays b`` (the sum over b alone is much less work than the whole, or than b itself), ``first b`` (only the first b that
+  fits), ``b like c`` (equal free axes).
 
 A condition on a segment decides membership: each element of the sum or product must satisfy it to belong to the segment.
 
@@ -55,18 +56,21 @@ class Facts(Protocol):
 _FORMS = (
     ("free", re.compile(r"(\w) (not in|in) (\w+)")),
     ("sign", re.compile(r"(\w+) (>=|>|<|!=) 0")),
-    ("trait", re.compile(r"(finite|integer|narrower|contraction|first) (\w+)")),
+    ("trait", re.compile(r"(finite|integer|narrower|contraction|pays|first) (\w+)")),
+    ("like", re.compile(r"(\w+) (like) (\w+)")),
 )
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition: `what` is "not in", "in", ">=", ">", "<", "!=", "finite", ... of `subject`; `axes` for the first two."""
+    """One condition: `what` is "not in", "in", ">=", ">", "<", "!=", "finite", ... of `subject`; `axes` for the first two, `other`
+    for "like"."""
 
     text: str
     what: str
     subject: str
     axes: str | None = None
+    other: str | None = None
 
     def holds(self, facts: Facts, bound: Mapping[str, Any]) -> bool:
         """Whether a term with these facts satisfies it."""
@@ -100,7 +104,7 @@ class Condition:
         return tests[self.what]
 
 
-WISHES = ("narrower", "contraction", "first")
+WISHES = ("narrower", "contraction", "pays", "first", "like")
 
 
 def read_condition(text: str) -> Condition:
@@ -111,6 +115,8 @@ def read_condition(text: str) -> Condition:
             continue
         if form == "free":
             return Condition(text, match[2], match[3], match[1])
+        if form == "like":
+            return Condition(text, "like", match[1], None, match[3])
         return Condition(text, match[2 if form == "sign" else 1], match[1 if form == "sign" else 2])
     raise PatternError(f"condition {text!r} cannot be evaluated")
 
@@ -190,8 +196,13 @@ class Axiom:
 
     @cached_property
     def wishes(self) -> tuple[Condition, ...]:
-        """`wants`, read; an ``or`` is several wishes, of which one must hold."""
-        return tuple(read_condition(part) for text in self.wants for part in text.split(" or "))
+        """`wants`, read; those that were joined by ``or`` are told apart by `alternatives` only."""
+        return tuple(wish for group in self.alternatives for wish in group)
+
+    @cached_property
+    def alternatives(self) -> tuple[tuple[Condition, ...], ...]:
+        """`wants`, read: of each group one wish must be fulfilled."""
+        return tuple(tuple(map(read_condition, text.split(" or "))) for text in self.wants)
 
     @cached_property
     def sums(self) -> frozenset[str]:

@@ -16,10 +16,9 @@ from fractions import Fraction
 from functools import cache
 
 from prism_jax.egraph import normal
-from prism_jax.egraph.core import EGraph, ENode
+from prism_jax.egraph.core import EGraph, ENode, changed
 from prism_jax.egraph.facts import strictest
 from prism_jax.egraph.language import fresh, rename
-from prism_jax.egraph.matching import changed
 from prism_jax.egraph.normal import Term, TensorLanguage
 from prism_jax.ir.nodes import REAL, Axis, Precision
 
@@ -27,6 +26,8 @@ MAX_FACTORS = 8
 """Above this a nested contraction stays nested: the program below is exponential in the number of factors."""
 FRONT = 3
 """Orders kept per set of factors."""
+SLACK = 1.5
+"""An order that keeps less in between may take this much more arithmetic than the least."""
 
 
 def extent(axes: frozenset[Axis]) -> int:
@@ -103,30 +104,35 @@ class Order:
 
 
 class Orders:
-    """The Pareto-pruned dynamic program over one merged contraction; sets of factors are bit masks."""
+    """The Pareto-pruned dynamic program over the free axes of factors; sets of factors are bit masks.
 
-    def __init__(self, graph: EGraph, merged: Merged) -> None:
-        self.graph, self.merged = graph, merged
-        self.free = [frozenset(graph.facts(x).free) for x, _ in merged.factors]
-        self.summed = frozenset(merged.axes)
-        self.everything = (1 << len(merged.factors)) - 1
+    >>> i, k, r, j = Axis("i", 4), Axis("k", 256), Axis("r", 2), Axis("j", 256)
+    >>> free = [frozenset(f) for f in ((i, k), (k, r), (r, j))]
+    >>> best = Orders(free, frozenset((k, r))).front(0b111)[0]
+    >>> bin(best.left), best.work == 4 * 256 * 2 + 4 * 2 * 256
+    ('0b11', True)
+    """
+
+    def __init__(self, free: list[frozenset[Axis]], summed: frozenset[Axis]) -> None:
+        self.free, self.summed = free, summed
+        self.everything = (1 << len(free)) - 1
         self.all_axes = cache(self._all_axes)
         self.axes = cache(self._axes)
         self.front = cache(self._front)
-        self._built: dict[int, int] = {}
+        self.extent = cache(extent)
 
     def _all_axes(self, mask: int) -> frozenset[Axis]:
         return frozenset[Axis]().union(*(f for n, f in enumerate(self.free) if mask >> n & 1))
 
     def _axes(self, mask: int) -> frozenset[Axis]:
         """The axes that a set of factors still has once those that only it mentions are summed."""
-        outside = self.all_axes(self.everything & ~mask)
-        return frozenset(a for a in self.all_axes(mask) if a not in self.summed or a in outside)
+        gone = self.summed - self.all_axes(self.everything & ~mask)
+        return self.all_axes(mask) - gone
 
     def _front(self, mask: int) -> tuple[Order, ...]:
         if mask & (mask - 1) == 0:
             alone = self.all_axes(mask)
-            work = extent(alone) if self.axes(mask) != alone else 0
+            work = self.extent(alone) if self.axes(mask) != alone else 0
             return (Order(work, 0, 0, 0),)
         candidates: list[Order] = []
         lowest = mask & -mask
@@ -138,8 +144,8 @@ class Orders:
         return _pareto(candidates)
 
     def _join(self, left: int, right: int) -> list[Order]:
-        work = extent(self.axes(left) | self.axes(right))
-        kept = sum(extent(self.axes(m)) for m in (left, right) if self._sums(m))
+        work = self.extent(self.axes(left) | self.axes(right))
+        kept = sum(self.extent(self.axes(m)) for m in (left, right) if self._sums(m))
         return [
             Order(a.work + b.work + work, a.kept + b.kept + kept, left, right)
             for a in self.front(left)
@@ -150,6 +156,37 @@ class Orders:
         """Whether a proper subset's value is a sum, which has to be kept somewhere; a product need not be."""
         return self.axes(mask) != self.all_axes(mask)
 
+
+def least_work(graph: EGraph, axes: tuple[Axis, ...], factors: list[Term]) -> int:
+    """The least arithmetic that a sum of products takes, with contractions among its factors merged; adds nothing."""
+    free: list[frozenset[Axis]] = []
+    summed = set(axes)
+    for child, e in factors:
+        inner = _contraction(graph, child) if e == 1 else None
+        parts = [] if inner is None else _factors(graph, inner[1])
+        if inner is None or len(factors) + len(parts) > MAX_FACTORS:
+            free.append(graph.facts(child).free)
+            continue
+        # names as no program has them, so that binders cannot clash
+        bound = {axis: Axis(f"{axis.name}#{len(summed)}", axis.size) for axis in inner[0][2]}
+        summed.update(bound.values())
+        for x, _ in parts:
+            free.append(frozenset(bound.get(a, a) for a in graph.facts(x).free))
+    if len(free) > MAX_FACTORS or not free:
+        return extent(frozenset[Axis]().union(*free))
+    orders = Orders(free, frozenset(summed))
+    return orders.front(orders.everything)[0].work
+
+
+class _Builder:
+    """Adds the orders of a merged contraction to the graph."""
+
+    def __init__(self, graph: EGraph, merged: Merged) -> None:
+        self.graph, self.merged = graph, merged
+        free = [frozenset(graph.facts(x).free) for x, _ in merged.factors]
+        self.orders = Orders(free, frozenset(merged.axes))
+        self._built: dict[int, int] = {}
+
     def build(self, mask: int) -> int:
         """The class of a set of factors with its own axes summed; every order of the front is added to it."""
         if mask not in self._built:
@@ -157,17 +194,17 @@ class Orders:
         return self._built[mask]
 
     def _build(self, mask: int) -> int:
-        graph = self.graph
+        graph, orders = self.graph, self.orders
         result: int | None = None
-        for order in self.front(mask):
+        for order in orders.front(mask):
             if order.left:
                 halves = [self.build(order.left), self.build(order.right)]
                 body = normal.add_product(graph, [(x, Fraction(1)) for x in halves])
-                inside = self.axes(order.left) | self.axes(order.right)
+                inside = orders.axes(order.left) | orders.axes(order.right)
             else:
                 body = normal.add_product(graph, [self.merged.factors[mask.bit_length() - 1]])
-                inside = self.all_axes(mask)
-            found = normal.add_reduce(graph, "sum", inside - self.axes(mask), body)
+                inside = orders.all_axes(mask)
+            found = normal.add_reduce(graph, "sum", inside - orders.axes(mask), body)
             if result is None:
                 result = found
             elif graph.find(found) != graph.find(result):
@@ -179,6 +216,8 @@ class Orders:
 def _pareto(candidates: list[Order]) -> tuple[Order, ...]:
     front: list[Order] = []
     for order in sorted(candidates, key=lambda o: (o.work, o.kept, o.left)):
+        if front and order.work > SLACK * front[0].work:
+            break
         if not front or order.kept < front[-1].kept:
             front.append(order)
     return tuple(front[:FRONT])
@@ -212,8 +251,8 @@ class ContractionOrder:
         language = graph.language
         assert isinstance(language, TensorLanguage)
         language.precision = merged.precision
-        orders = Orders(graph, merged)
-        result = orders.build(orders.everything)
+        builder = _Builder(graph, merged)
+        result = builder.build(builder.orders.everything)
         language.precision = None
         if graph.find(result) != graph.find(root):
             graph.union(root, result)

@@ -295,3 +295,18 @@ class EGraph:
             for node in self.classes[identifier].nodes:
                 stack.extend(self.find(child) for child in node[1:])
         return list(order)
+
+
+def changed(graph: EGraph, since: int, depth: int) -> list[int]:
+    """Classes within `depth` steps above one that changed after `since`, in order of their ids."""
+    here = [i for i, entry in graph.classes.items() if entry.touched > since]
+    found = dict.fromkeys(here)
+    for _ in range(depth):
+        above: dict[int, None] = {}
+        for identifier in here:
+            for node in graph.classes[identifier].parents:
+                owner = graph.memo.get(node)
+                if owner is not None and (owner := graph.find(owner)) not in found:
+                    found[owner] = above[owner] = None
+        here = list(above)
+    return sorted(found)

@@ -16,7 +16,8 @@ from typing import Any
 from prism_jax.axioms import pattern as P
 from prism_jax.axioms.axiom import Axiom, Condition
 from prism_jax.egraph import normal
-from prism_jax.egraph.core import EGraph, ENode
+from prism_jax.egraph.contraction import extent, least_work
+from prism_jax.egraph.core import EGraph, ENode, changed
 from prism_jax.egraph.facts import Facts, strictest
 from prism_jax.egraph.normal import Term, TensorLanguage
 from prism_jax.ir.nodes import REAL, Axis, Precision
@@ -36,11 +37,14 @@ class AxiomRule:
         self._depth = _depth(axiom.left)
         self._kind = _root_kind(axiom.left)
         self._seen: set[Any] = set()
-        self._first = {w.subject for w in axiom.wishes if w.what == "first"}
+        self._first = any(w.what == "first" for w in axiom.wishes)
+        self._late = [w for w in axiom.wishes if w.what in ("pays", "like")]
         self._claims: dict[str, list[Condition]] = {}
         for condition in axiom.conditions:
             self._claims.setdefault(condition.subject, []).append(condition)
-        self._wishes = [w for w in axiom.wishes if w.what != "first"]
+        self._wishes = [
+            group for group in axiom.alternatives if group[0].what in ("narrower", "contraction")
+        ]
 
     def search(self, graph: EGraph, since: int) -> list[Match]:
         """Matches whose neighbourhood changed after `since` and that were not found before."""
@@ -71,6 +75,8 @@ class AxiomRule:
         for bindings in matcher.node(self.axiom.left, node, {}):
             if not self._numbers_hold(bindings):
                 continue
+            if not all(self._late_holds(graph, wish, bindings) for wish in self._late):
+                continue
             if self._first:
                 # one choice per place: the rest of the node stays the same
                 key = tuple((k, v) for k, v in bindings.items() if self.axiom.kinds.get(k) == "axes")
@@ -78,6 +84,21 @@ class AxiomRule:
                     continue
                 taken.add(key)
             yield bindings
+
+    def _late_holds(self, graph: EGraph, wish: Condition, bound: Bindings) -> bool:
+        """Wishes that look at more than one variable."""
+        term = bound[wish.subject]
+        if wish.what == "like":
+            return graph.facts(term).free == graph.facts(bound[str(wish.other)]).free
+        axes = next(v for k, v in bound.items() if self.axiom.kinds.get(k) == "axes")
+        around = [pair for k, v in bound.items() if self.axiom.kinds.get(k) == "segment" and k not in self.axiom.sums for pair in v]
+        rest = frozenset[Axis]().union(*(graph.facts(x).free for k in self.axiom.sums for x, _ in bound[k]))
+        whole = extent(rest.union(axes, graph.facts(term).free, *(graph.facts(x).free for x, _ in around)))
+        part = least_work(graph, axes, [*around, *normal.factors_of(graph, term)])
+        if 4 * part <= whole:
+            return True
+        alone = [node for x, e in normal.factors_of(graph, term) if e == 1 for node in graph.nodes(x, "reduce")]
+        return any(part <= least_work(graph, node[0][2], normal.factors_of(graph, node[1])) for node in alone)
 
     def _numbers_hold(self, bindings: Bindings) -> bool:
         for name, conditions in self._claims.items():
@@ -91,21 +112,6 @@ def _inherited(graph: EGraph, reductions: tuple[int, ...]) -> Precision | None:
     for identifier in reductions:
         found = strictest(found, graph.facts(identifier).precision)
     return found
-
-
-def changed(graph: EGraph, since: int, depth: int) -> list[int]:
-    """Classes within `depth` steps above one that changed after `since`, in order of their ids."""
-    here = [i for i, entry in graph.classes.items() if entry.touched > since]
-    found = dict.fromkeys(here)
-    for _ in range(depth):
-        above: dict[int, None] = {}
-        for identifier in here:
-            for node in graph.classes[identifier].parents:
-                owner = graph.memo.get(node)
-                if owner is not None and (owner := graph.find(owner)) not in found:
-                    found[owner] = above[owner] = None
-        here = list(above)
-    return sorted(found)
 
 
 def _depth(pattern: P.Pattern) -> int:
@@ -158,8 +164,12 @@ class _Matcher:
             if graph.facts(identifier).constant == pattern.value:
                 yield bound
             return
-        for node in graph.nodes(identifier, _root_kind(pattern)):
-            yield from self.node(pattern, node, bound)
+        kind = _root_kind(pattern)
+        # A sum inside a pattern is one that was built as a sum: going through every sum that a class got later multiplies
+        # distributions by each other (a product of distributed projections in attention).
+        if kind != "sum" or graph.founder[identifier][0][0] == "sum":
+            for node in graph.nodes(identifier, kind):
+                yield from self.node(pattern, node, bound)
         if isinstance(pattern, P.Prod) and graph.facts(identifier).sort == REAL:
             yield from self._elements(_product_items(pattern), [(identifier, Fraction(1))], bound, None)
 
@@ -268,8 +278,8 @@ class _Matcher:
         return all(c.holds(facts, bound) for c in self.rule._claims.get(name, ()))
 
     def _wished(self, name: str, identifier: int, sum_axes: frozenset[Axis] | None) -> bool:
-        wishes = [w for w in self.rule._wishes if w.subject == name]
-        return not wishes or any(self._fulfils(w, identifier, sum_axes) for w in wishes)
+        groups = [group for group in self.rule._wishes if group[0].subject == name]
+        return all(any(self._fulfils(w, identifier, sum_axes) for w in group) for group in groups)
 
     def _fulfils(self, wish: Condition, identifier: int, sum_axes: frozenset[Axis] | None) -> bool:
         if wish.what == "narrower":
