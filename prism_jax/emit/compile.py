@@ -32,9 +32,9 @@ import types
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from .binary import Binary, KernelSource, blocks_per_sm, fits, pointer_type
-from .cubin import resources
-from .workers import Pool, TargetError, WorkerError
+from prism_jax.emit.binary import Binary, KernelSource, blocks_per_sm, fits, pointer_type
+from prism_jax.emit.cubin import resources
+from prism_jax.emit.workers import Pool, TargetError, WorkerError
 
 __all__ = [
     "Binary",

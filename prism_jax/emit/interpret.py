@@ -22,7 +22,7 @@ What stays different from the device: fp32 `tl.dot` is exact fp32, never TF32; s
 order; `libdevice` and inline assembly do not exist; `tl.reduce` with a function of one's own takes
 a Python call per element. Keep grid times loop trips below a few hundred.
 
->>> from .binary import KernelSource
+>>> from prism_jax.emit.binary import KernelSource
 >>> text = '''import triton
 ... import triton.language as tl
 ...
@@ -51,10 +51,10 @@ from typing import Any
 
 import numpy as np
 
-from .binary import KernelSource, pointer_type
-from .compile import load, worker_environment
-from .corrections import correct
-from .workers import Pool, WorkerError
+from prism_jax.emit.binary import KernelSource, pointer_type
+from prism_jax.emit.compile import load, worker_environment
+from prism_jax.emit.corrections import correct
+from prism_jax.emit.workers import Pool, WorkerError
 
 Array = np.ndarray[Any, Any]
 

@@ -34,8 +34,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from ..emit.binary import Binary, pointer_type
-from . import wire
+from prism_jax.emit.binary import Binary, pointer_type
+from prism_jax.launch import wire
 
 TARGET = "triton_kernel_call_ffi"
 #: The first released jaxlib known to read machine code from the call.

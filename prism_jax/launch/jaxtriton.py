@@ -31,9 +31,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..emit.binary import Binary, KernelSource, pointer_type
-from ..emit.compile import compile_kernel, load
-from .cuda import TARGET, ArrayType, Kernel, kernel_call
+from prism_jax.emit.binary import Binary, KernelSource, pointer_type
+from prism_jax.emit.compile import compile_kernel, load
+from prism_jax.launch.cuda import TARGET, ArrayType, Kernel, kernel_call
 
 _PROBE = KernelSource(
     name="prism_probe",
