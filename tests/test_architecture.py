@@ -30,7 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"instantiate"}),
     frozenset({"emit", "launch"}),
     frozenset({"report"}),
-    frozenset({"pipeline"}),
+    frozenset({"pipeline", "stages"}),
     frozenset({"api"}),
     frozenset({"__init__"}),
     frozenset({"bench"}),

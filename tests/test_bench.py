@@ -290,7 +290,7 @@ def test_peak_memory_sees_the_quadratic_intermediate() -> None:
     linear = memory.measure("mirage", "ntrans b=1", "jit")
     assert quadratic is not None
     assert linear is not None
-    assert 4 * 4096**2 < quadratic < 3 * 4 * 4096**2
+    assert 0.9 * 4 * 4096**2 < quadratic < 3 * 4 * 4096**2
     assert linear < 8e6
 
 

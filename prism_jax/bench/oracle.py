@@ -103,7 +103,10 @@ def _closed(body: Any) -> Callable[..., tuple[Any, ...]]:
 
 
 def _scan(parameters: dict[str, Any], inputs: list[Any]) -> list[Any]:
-    constants, carried = parameters["num_consts"], parameters["num_carry"]
+    if "num_consts" in parameters:
+        constants, carried = parameters["num_consts"], parameters["num_carry"]
+    else:  # jax 0.11 keeps the arguments' structure instead of their numbers
+        constants, carried, _ = (len(part) for part in parameters["ft_in"].unpack())
     body = _closed(parameters["jaxpr"])
     fixed, carry = inputs[:constants], inputs[constants : constants + carried]
 
