@@ -1,0 +1,120 @@
+"""What one term costs: a roofline on arithmetic by unit and on the bytes of what is kept, additive over shared terms.
+
+The work of a node is the product of the sizes of its axes. A sum of products whose factors fall into two groups with axes of
+their own is a matrix product and runs on that unit; everything else runs on the scalar units. The result of every reduction
+counts as written and read once, inputs as read once, pointwise results as never kept. That ranks forms of a program; which
+tensors a kernel really keeps is the explorer's business.
+
+>>> i, k, j = Axis("i", 128), Axis("k", 256), Axis("j", 512)
+>>> model = CostModel(device.row("H100"))
+>>> left, right = split([frozenset((i, k)), frozenset((k, j)), frozenset((k,))])
+>>> left, right   # a scale of k goes to the smaller side
+((0, 2), (1,))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from prism_jax import device
+from prism_jax.egraph.contraction import extent
+from prism_jax.ir.nodes import Axis, Precision
+from prism_jax.ir.ops import OPS
+
+Free = frozenset[Axis]
+_WORK = {"free": 0, "add": 1, "mul": 1, "special": 1, "slow": 8}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds by the model; floating-point operations (a multiply-add is two); bytes kept and read."""
+
+    seconds: float = 0.0
+    flops: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.seconds + other.seconds, self.flops + other.flops, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Costs of terms on a device; `width` is the number of bytes of an element that is kept."""
+
+    device: device.Device
+    width: int = 4
+
+    @cached_property
+    def _scalar(self) -> float:
+        return 1 / self.device.rate("f32")
+
+    def pointwise(self, axes: Free, operations: float, special: int = 0) -> Cost:
+        """`operations` instructions and `special` function calls at every point."""
+        points = extent(axes)
+        seconds = points * (operations * self._scalar + special / self.device.rate("special"))
+        return Cost(seconds, round(points * (operations + special)), 0)
+
+    def operator(self, name: str, axes: Free) -> Cost:
+        """One row of the operator table at every point."""
+        kind = OPS[name].cost
+        return self.pointwise(axes, 0 if kind == "special" else _WORK[kind], int(kind == "special"))
+
+    def load(self, axes: Free) -> Cost:
+        """Reading an input once."""
+        read = extent(axes) * self.width
+        return Cost(read / self.device.dram_bytes_per_s, 0, read)
+
+    def reduction(self, body: Free, result: Free) -> Cost:
+        """Folding a body into a result that is kept."""
+        return self._kept(self.pointwise(body, 1), result)
+
+    def contraction(self, factors: Sequence[Free], result: Free, precision: Precision | None) -> Cost:
+        """A sum of a product: two groups of factors are formed, then multiplied and added at every point."""
+        left, right = split(factors)
+        sides = [frozenset[Axis]().union(*(factors[n] for n in side)) for side in (left, right)]
+        points = extent(sides[0] | sides[1])
+        grouping = [self.pointwise(s, len(side) - 1) for s, side in zip(sides, (left, right), strict=True) if side]
+        unit = "f32"
+        if right and sides[0] - sides[1] and sides[1] - sides[0]:
+            unit = _unit(precision)
+        rate = self.device.rate("f32") if unit == "f32" else self.device.rate(unit)
+        work = Cost(2 * points / rate, 2 * points, 0)
+        for part in grouping:
+            work = work + part
+        return self._kept(work, result)
+
+    def _kept(self, work: Cost, result: Free) -> Cost:
+        moved = 2 * extent(result) * self.width
+        return Cost(max(work.seconds, moved / self.device.dram_bytes_per_s), work.flops, moved)
+
+
+def _unit(precision: Precision | None) -> device.Unit:
+    if precision is None or precision.operand == "float64" or precision.algorithm == "highest":
+        return "f32"
+    return "f16" if precision.operand in ("float16", "bfloat16") else "tf32"
+
+
+def split(factors: Sequence[Free]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Two groups of factors such that forming both takes least work; a single factor stands alone (and is squared by nobody)."""
+    count = len(factors)
+    if count < 2:
+        return tuple(range(count)), ()
+    best: tuple[float, int] = (math.inf, 0)
+    for mask in range(1, 1 << (count - 1)):
+        # the first factor is always on the left
+        right = [n for n in range(count) if mask >> (count - 1 - n) & 1]
+        left = [n for n in range(count) if n not in right]
+        work = sum(_forming([factors[n] for n in side]) for side in (left, right))
+        best = min(best, (work, mask))
+    mask = best[1]
+    right = tuple(n for n in range(count) if mask >> (count - 1 - n) & 1)
+    return tuple(n for n in range(count) if n not in right), right
+
+
+def _forming(factors: Sequence[Free]) -> int:
+    """Elements computed and held when factors are multiplied into one operand."""
+    axes = frozenset[Axis]().union(*factors)
+    return extent(axes) * len(factors)
