@@ -22,7 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from prism_jax import device, options
+from prism_jax import device
+from prism_jax.options import FIELDS, Options, current
 
 #: Distributions the doctor asks for, and what each is for.
 DISTRIBUTIONS: Mapping[str, str] = {
@@ -51,7 +52,7 @@ class Facts:
     backend: str
     devices: tuple[str, ...]
     system: str
-    settings: options.Options = dataclasses.field(default_factory=options.Options)
+    settings: Options = dataclasses.field(default_factory=Options)
     cache_problem: str = ""
 
 
@@ -76,7 +77,7 @@ def gather() -> Facts:
     for name in (*DISTRIBUTIONS, *PLUGINS):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    settings = options.current()
+    settings = current()
     return Facts(
         versions=versions,
         backend=jax.default_backend(),
@@ -214,7 +215,7 @@ def _settings(facts: Facts) -> Iterator[Finding]:
         )
     elif facts.settings.cache_dir is not None:
         yield Finding("ok", f"plans are kept in {facts.settings.cache_dir}")
-    defaults = {name: field.metadata["default"] for name, field in options.FIELDS.items()}
+    defaults = {name: field.metadata["default"] for name, field in FIELDS.items()}
     changed = [
         f"{name}={getattr(facts.settings, name)!r}"
         for name, default in sorted(defaults.items())

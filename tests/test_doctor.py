@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from prism_jax import __main__, doctor, options
+from prism_jax import __main__, doctor
+from prism_jax.options import Options
 
 ALL = {
     "jax": "0.11.2", "jaxlib": "0.11.2", "numpy": "2.3.5", "sympy": "1.14.0", "triton": "3.6.0",
@@ -46,7 +47,7 @@ def test_a_complete_gpu_installation_has_nothing_to_do() -> None:
         (_facts(versions={"jax-triton": "0.4.1"}), "does not fit", "jax-triton==0.3.1"),
         (_facts(versions={"jax": "0.9.0"}), "older than this package", "jax>=0.10.2"),
         (_facts(cache_problem="/x: No space left"), "No space left", "PRISM_JAX_CACHE_DIR"),
-        (_facts(settings=options.Options(enabled=False)), "switched off", "unset PRISM_JAX"),
+        (_facts(settings=Options(enabled=False)), "switched off", "unset PRISM_JAX"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -71,7 +72,7 @@ def test_direct_launch_is_said_without_jax_triton() -> None:
 
 
 def test_changed_settings_are_listed() -> None:
-    facts = _facts(settings=options.Options(accuracy=1.5, device="A100"))
+    facts = _facts(settings=Options(accuracy=1.5, device="A100"))
     text = doctor.report(doctor.examine(facts))
     assert "accuracy=1.5" in text
     assert "device row A100" in text
