@@ -21,7 +21,6 @@ from typing import Any, cast
 import jax
 import jax.core
 import jax.extend.core
-import numpy as np
 from jax._src import config as _config
 from jax._src import source_info_util as _source_info
 from jax._src import traceback_util as _tracebacks
@@ -35,9 +34,10 @@ from jax.interpreters import partial_eval as pe
 __all__ = [
     "ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Tracer", "Var",
     "Zero", "ad", "aval_of", "batching", "bind_equation", "close", "constants", "context_key",
-    "dce", "evaluate", "function_name", "hide_frames", "inner_jaxprs", "is_ordinary", "is_tracer",
-    "jvp_program", "mlir", "outside_trace", "read", "spans_devices", "to_inputs", "trace_flat",
-    "trace_jit", "under_automatic_sharding", "with_inner_jaxprs",
+    "dce", "evaluate", "function_name", "hide_frames", "inner_jaxprs", "is_jitted", "is_local",
+    "is_tracer", "jvp_program", "mlir", "outside_trace", "part_of", "read", "renamed", "same_types",
+    "spans_devices", "to_inputs", "trace_flat", "trace_jit", "under_automatic_sharding",
+    "with_equations", "with_inner_jaxprs",
 ]  # fmt: skip
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version_info__[:3])
@@ -76,14 +76,12 @@ def aval_of(value: Any) -> Any:
     return jax.typeof(value)
 
 
-def is_ordinary(aval: Any) -> bool:
-    """Whether a value is an array of a numpy dtype and of known shape, not sharded by its type.
+def is_local(aval: Any) -> bool:
+    """Whether a value is an array whose shape is known and that its type keeps on one device.
 
-    False for references, tokens, random keys, symbolic dimensions, and explicitly sharded arrays.
+    False for references, tokens, symbolic dimensions, and explicitly sharded arrays.
     """
-    if not isinstance(aval, ShapedArray) or not isinstance(aval.dtype, np.dtype):
-        return False
-    if not all(isinstance(size, int) for size in aval.shape):
+    if not isinstance(aval, ShapedArray) or not all(isinstance(size, int) for size in aval.shape):
         return False
     return not _partitioned(aval.sharding.mesh)
 
@@ -99,12 +97,47 @@ def under_automatic_sharding() -> bool:
     return _partitioned(jax.sharding.get_abstract_mesh())
 
 
+def part_of(
+    closed: ClosedJaxpr, invars: Sequence[Var], outvars: Sequence[Var], eqns: Sequence[JaxprEqn]
+) -> ClosedJaxpr:
+    """Some pure equations of a closed jaxpr as a closed jaxpr without constants."""
+    info = cast(Any, closed.jaxpr).debug_info.with_unknown_names()
+    return close(cast(Any, Jaxpr)([], list(invars), list(outvars), list(eqns), debug_info=info))
+
+
+def with_equations(
+    closed: ClosedJaxpr, eqns: Sequence[JaxprEqn], outvars: Sequence[Any]
+) -> ClosedJaxpr:
+    """A closed jaxpr of the same inputs and constants with other equations and outputs."""
+    jaxpr = cast(Any, closed.jaxpr).replace(eqns=list(eqns), outvars=list(outvars))
+    return jaxpr if _one_class() else close(jaxpr, constants(closed))
+
+
+def renamed(
+    eqn: JaxprEqn, invars: Sequence[Any], outvars: Sequence[Var], path: Sequence[JaxprEqn]
+) -> JaxprEqn:
+    """An equation with other variables, moved out of the calls `path` (outermost first)."""
+    inner, names = cast(Any, eqn.source_info), None
+    for call in path:
+        stack = cast(Any, call.source_info).name_stack
+        stack = stack.extend(f"jit({call.params['name']})")
+        names = stack if names is None else names + stack
+    names = inner.name_stack if names is None else names + inner.name_stack
+    info = inner.replace(name_stack=names)
+    return cast(Any, eqn).replace(invars=list(invars), outvars=list(outvars), source_info=info)
+
+
 # -- tracing -----------------------------------------------------------------------------------
 
 
 def function_name(fun: Callable[..., Any]) -> str:
     """The name that jax gives to a function."""
     return _fun_name(fun)
+
+
+def is_jitted(fun: Any) -> bool:
+    """Whether a function is the result of `jax.jit`."""
+    return isinstance(fun, type(jax.jit(abs)))
 
 
 def trace_flat(fun: Callable[..., Any], avals: Sequence[Any]) -> ClosedJaxpr:
@@ -247,6 +280,15 @@ def inner_jaxprs(eqn: JaxprEqn) -> dict[tuple[str, int], ClosedJaxpr]:
 def _unsharded(params: Mapping[str, Any]) -> bool:
     given = (*params["in_shardings"], *params["out_shardings"])
     return all(type(sharding).__name__ == "UnspecifiedValue" for sharding in given)
+
+
+def same_types(new: ClosedJaxpr, old: ClosedJaxpr) -> bool:
+    """Whether one program may stand in the other's place inside an equation."""
+    return (
+        list(new.out_avals) == list(old.out_avals)
+        and new.effects == old.effects
+        and bool(constants(new)) <= bool(constants(old))
+    )
 
 
 def with_inner_jaxprs(eqn: JaxprEqn, replaced: Mapping[tuple[str, int], ClosedJaxpr]) -> JaxprEqn:

@@ -255,6 +255,10 @@ def _fold(op: str, args: tuple[Node, ...], parameter: Parameter) -> Const | None
 def _where(test: Node, yes: Node, no: Node) -> Node:
     if isinstance(test, Const):
         return yes if test.value else no
+    if isinstance(yes, Const) and isinstance(no, Const) and yes.sort == "bool":
+        if bool(yes.value) == bool(no.value):
+            return yes
+        return test if yes.value else pointwise("not", (test,))
     return yes if yes is no else Pointwise("where", (test, yes, no))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from prism_jax import compat
 from prism_jax.extract.cut import components, divide, halves, schedule
 from prism_jax.extract.flat import Flat, Scalar, Value, flatten, scalar_constant
+from prism_jax.extract.inline import inline
 from prism_jax.extract.items import Item, elements, items_of
 from prism_jax.extract.lift import argument_names, lift_flat
 from prism_jax.extract.refuse import NotLiftable
@@ -51,7 +52,11 @@ class Equations:
 
 @dataclass(frozen=True, eq=False)
 class Extraction:
-    """The steps of a jaxpr, in execution order; `refused`: why equations were left alone, each once."""
+    """The steps of a jaxpr, in execution order; `refused`: why equations were left alone, each once.
+
+    Steps read the jaxpr's invars and constvars and define its outvars; as nested jits are inlined,
+    what they hand to each other may be variables of their own.
+    """
 
     steps: tuple[Region | Equations, ...]
     refused: tuple[str, ...]
@@ -88,8 +93,9 @@ class _Unliftable(Exception):  # noqa: N818 - control flow inside this file
 
 
 class _Extractor:
-    def __init__(self, closed: compat.ClosedJaxpr, name: str) -> None:
-        self.closed, self.name = closed, name
+    def __init__(self, original: compat.ClosedJaxpr, name: str) -> None:
+        self.original, self.closed, self.name = original, inline(original), name
+        closed = self.closed
         self.programs: dict[Hashable, Program] = {}
         self.items = items_of(closed, MAX_WEIGHT)
         self.refused = dict.fromkeys(i.refused for i in self.items if i.refused is not None)
@@ -113,7 +119,10 @@ class _Extractor:
                 pieces += [_Piece(worthwhile(part), part) for part in components(run)]
         while True:
             try:
-                return Extraction(self._named(self.steps(pieces)), tuple(self.refused))
+                steps = self._named(self.steps(pieces))
+                if not any(isinstance(step, Region) for step in steps):
+                    steps = (Equations(tuple(self.original.jaxpr.eqns)),)
+                return Extraction(steps, tuple(self.refused))
             except _Unliftable as failure:  # rare: programs of the other pieces are remembered
                 place = pieces.index(failure.piece)
                 own = failure.piece.items

@@ -2,8 +2,8 @@
 
 In: a `Flat`. Out: its dimension classes and a readable name for each. Where a rule asks for an
 operand at exactly the marker of an output's dimension, the two dimensions are one class. A reshape
-that merges dimensions splits the merged one; one that splits adds its factors where the dimension
-is split already, so that both name the same parts alike.
+that merges dimensions splits the merged one, and so does one that splits a computed dimension; one
+that splits an input's adds its factors where the dimension is split already.
 """
 
 from __future__ import annotations
@@ -111,6 +111,9 @@ class Relations:
                 self.classes.unite(old[ins[0]], new[outs[0]])
             elif len(outs) == 1:
                 self.classes.split(new[outs[0]], [old[d] for d in ins])
+            elif len(ins) == 1 and operand.source is not None:
+                # The same computed tensor may be read whole as well: one set of axes for both.
+                self.classes.split(old[ins[0]], [new[d] for d in outs])
             elif len(ins) == 1:
                 yield old[ins[0]], [new[d] for d in outs]
             else:
