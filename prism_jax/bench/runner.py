@@ -234,7 +234,7 @@ def device_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Dev
     """Kernel time and captured-chain time of one call on the accelerator."""
     from prism_jax.bench import gputimer  # its profiler exists on GPU installations only
 
-    return gputimer.device_time(function, arguments)
+    return gputimer.measure(function, arguments)
 
 
 # --- the protocol -------------------------------------------------------------------------------
@@ -255,6 +255,7 @@ def protocol(settings: Settings) -> Protocol:
             if on_gpu
             else Protocol.timer
         ),
+        l2="warm for kernel time; each call of a chain has operands of its own" if on_gpu else "warm",
         threads=os.cpu_count() or 1,
         versions={"python": host.python_version(), **dict(_versions())},
     )
