@@ -26,8 +26,8 @@ from prism_jax.ir.program import Program, walk
 from prism_jax.ir.rewrite import canonical, rebuild, rename_store
 from prism_jax.ir.sgraph import Kernel, LibraryCall
 
-ENOUGH_BLOCKS = 2.0
-"""A split is tried where a kernel has fewer blocks than this many per multiprocessor."""
+OPTIONS = 8
+"""How many ways to compute one group of targets are kept."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class KernelCoster:
                         if same not in found or costed.estimate < found[same].estimate:
                             found[same] = costed
             self.counts.structures += len(found)
-            self.known[key] = tuple(sorted(found.values(), key=lambda c: (c.estimate, c.why)))[:8]
+            self.known[key] = _diverse(sorted(found.values(), key=lambda c: (c.estimate, c.why)), OPTIONS)
         return self.known[key]
 
     def _kernels(
@@ -132,6 +132,16 @@ class KernelCoster:
             if best is None or total < best.estimate:
                 best = Costed(kernels, floor, total, tuple(sorted(sizes.items())), why)
         return None if best is None else Costed(best.nodes, lowest, best.estimate, best.sizes, best.why)
+
+
+def _diverse(ranked: list[Costed], most: int) -> tuple[Costed, ...]:
+    """The best of every kind of structure, then the rest, at most `most`: what the accuracy contract will say is not known yet, and a
+    two-pass variance must not be crowded out by near-copies of a one-pass one."""
+    kinds: dict[str, Costed] = {}
+    for costed in ranked:
+        kinds.setdefault(costed.why, costed)
+    rest = [c for c in ranked if c is not kinds[c.why]]
+    return tuple(sorted([*kinds.values(), *rest][:most], key=lambda c: (c.estimate, c.why)))
 
 
 def _shape(node: Kernel | LibraryCall) -> object:

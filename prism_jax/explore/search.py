@@ -23,7 +23,7 @@ from prism_jax.ir.rewrite import canonical
 from prism_jax.ir.sgraph import GridAxis, Kernel, LibraryCall, Loop, SGraph
 
 EXHAUSTIVE_UP_TO = 6
-KEEP = 24
+KEEP = 64
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _structures(
         options: list[tuple[Costed, ...]] = []
         for group in groups(form.program, made):
             name = f"{form.program.name}_{group[0].tensor.name}" if materialised else form.program.name
-            ours = coster.options(name, group)[:3]
+            ours = coster.options(name, group)
             library = (library_cost(name, group, device),) if materialised else ()
             options.append((*ours, *library))
         if not all(options):
@@ -164,12 +164,17 @@ def _with_symbols(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
 
 
 def _ranked(found: list[Candidate]) -> tuple[tuple[Candidate, ...], int]:
-    """Distinct candidates, best estimate first, at most `KEEP`; XLA's own are always kept. Also how many were dropped."""
+    """The best of each kind of structure and form, at most `KEEP`, best estimate first; XLA's own are always kept. Also how many
+    were dropped."""
     distinct: dict[str, Candidate] = {}
     for candidate in found:
         old = distinct.get(candidate.sgraph.digest)
         if old is None or candidate.estimate < old.estimate:
             distinct[candidate.sgraph.digest] = candidate
     order = sorted(distinct.values(), key=lambda c: (c.estimate, c.sgraph.digest))
-    kept = [c for n, c in enumerate(order) if n < KEEP or not c.kernels]
+    kinds: dict[str, Candidate] = {}
+    for candidate in order:
+        kinds.setdefault(f"{candidate.why} {candidate.form.digest}", candidate)
+    best = {c.sgraph.digest for c in list(kinds.values())[:KEEP]}
+    kept = [c for c in order if c.sgraph.digest in best or not c.kernels]
     return tuple(kept), len(order) - len(kept)

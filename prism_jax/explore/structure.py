@@ -311,11 +311,21 @@ def _difference(new: Node, old: Node) -> Node:
 def _while_live(summand: Node, monoid: str, running: list[tuple[Reduce, Carried]]) -> Node:
     """The summand, or the identity while a running maximum is still at its own: exp(-inf - -inf) is not a number.
 
-    The test is for the identity, not for finiteness, so that NaN and +inf propagate as in the user's program.
+    The test is for the identity, not for finiteness, so that NaN and +inf propagate as in the user's program. Of a product only the
+    factor that needs it is guarded, so that a matrix product stays one.
     """
-    neutral = Const(MONOIDS[monoid].identity(summand.sort), summand.sort)
     for reduction, value in running:
         if not always_finite(reduction.body):
             start = Const(MONOIDS[reduction.monoid].identity(value.sort), value.sort)
-            summand = Pointwise("where", (Pointwise("ne", (value, start)), summand, neutral))
+            summand = _guarded(summand, Pointwise("ne", (value, start)), value, monoid)
     return summand
+
+
+def _guarded(summand: Node, alive: Node, value: Carried, monoid: str) -> Node:
+    if monoid == "sum" and isinstance(summand, Pointwise) and summand.op == "mul":
+        touched = [value in walk([factor]) for factor in summand.args]
+        if sum(touched) == 1:
+            args = (_guarded(f, alive, value, monoid) if t else f for f, t in zip(summand.args, touched, strict=True))
+            return Pointwise("mul", tuple(args))
+    neutral = Const(MONOIDS[monoid].identity(summand.sort), summand.sort)
+    return Pointwise("where", (alive, summand, neutral))
