@@ -255,7 +255,7 @@ def protocol(settings: Settings) -> Protocol:
             if on_gpu
             else Protocol.timer
         ),
-        l2="warm for kernel time; each call of a chain has operands of its own" if on_gpu else "warm",
+        l2="warm; in a chain every call has operands of its own" if on_gpu else "warm",
         threads=os.cpu_count() or 1,
         versions={"python": host.python_version(), **dict(_versions())},
     )
