@@ -30,14 +30,21 @@ _WORK = {"free": 0, "add": 1, "mul": 1, "special": 1, "slow": 8}
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the model; floating-point operations (a multiply-add is two); bytes kept and read."""
+    """Seconds by the model; floating-point operations (a multiply-add is two); bytes kept and read; and `operands`, the elements
+    that must be computed before they can enter a contraction (a library call takes none of them)."""
 
     seconds: float = 0.0
     flops: int = 0
     bytes: int = 0
+    operands: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.seconds + other.seconds, self.flops + other.flops, self.bytes + other.bytes)
+        return Cost(
+            self.seconds + other.seconds,
+            self.flops + other.flops,
+            self.bytes + other.bytes,
+            self.operands + other.operands,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,12 @@ class CostModel:
         """Folding a body into a result that is kept."""
         return self._kept(self.pointwise(body, 1), result)
 
-    def contraction(self, factors: Sequence[Free], result: Free, precision: Precision | None) -> Cost:
-        """A sum of a product: two groups of factors are formed, then multiplied and added at every point."""
+    def contraction(
+        self, factors: Sequence[Free], result: Free, precision: Precision | None, computed: Sequence[bool]
+    ) -> Cost:
+        """A sum of a product: two groups of factors are formed, then multiplied and added at every point.
+
+        `computed` says which factors are pointwise results rather than inputs or reductions."""
         left, right = split(factors)
         sides = [frozenset[Axis]().union(*(factors[n] for n in side)) for side in (left, right)]
         points = extent(sides[0] | sides[1])
@@ -81,14 +92,20 @@ class CostModel:
         if right and sides[0] - sides[1] and sides[1] - sides[0]:
             unit = _unit(precision)
         rate = self.device.rate("f32") if unit == "f32" else self.device.rate(unit)
-        work = Cost(2 * points / rate, 2 * points, 0)
+        formed = sum(
+            extent(s)
+            for s, side in zip(sides, (left, right), strict=True)
+            if len(side) > 1 or any(computed[n] for n in side)
+        )
+        work = Cost(2 * points / rate, 2 * points, 0, formed)
         for part in grouping:
             work = work + part
         return self._kept(work, result)
 
     def _kept(self, work: Cost, result: Free) -> Cost:
         moved = 2 * extent(result) * self.width
-        return Cost(max(work.seconds, moved / self.device.dram_bytes_per_s), work.flops, moved)
+        seconds = max(work.seconds, moved / self.device.dram_bytes_per_s)
+        return Cost(seconds, work.flops, moved, work.operands)
 
 
 def _unit(precision: Precision | None) -> device.Unit:

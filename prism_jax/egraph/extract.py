@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from prism_jax import axioms, device
-from prism_jax.egraph import normal
+from prism_jax.egraph import normal, signature
 from prism_jax.egraph.contraction import ContractionOrder
 from prism_jax.egraph.core import ENode
 from prism_jax.egraph.cost import Cost, CostModel
@@ -29,6 +29,15 @@ from prism_jax.ir.program import Program
 
 EXP_LIMIT = 80.0
 """exp of this still fits float32 with room for sums of many."""
+
+OPERAND_PENALTY = 64.0
+"""Instructions that one computed operand element is taken for when forms with plain operands are asked for."""
+
+TRIES = 4
+"""Single changes that are decoded per alternative asked for: many are the same form in another notation."""
+
+OWN_NOTATION = 0.8
+"""What the user's own pointwise operations are taken to cost, so that they are rewritten only for a reason."""
 
 Selection = dict[int, Option]
 
@@ -118,12 +127,22 @@ class Extractor:
                 for option in self._node_options(node):
                     self._offer(identifier, option)
 
-    def _offer(self, identifier: int, option: Option | None) -> None:
-        if option is None or identifier in option.children or identifier not in self.options:
+    def _offer(self, identifier: int, option: Option) -> None:
+        if identifier in option.children or not self._closed(identifier, option):
             return
         if option not in self.costs:
             self.costs[option] = self._cost(identifier, option)
         self.options[identifier].append(option)
+
+    def _closed(self, identifier: int, option: Option) -> bool:
+        """Whether the option mentions no axis that its class does not have (`x - x` is a number, and must be written as one)."""
+        graph = self.graph
+        free = frozenset[normal.Axis]().union(*(graph.facts(child).free for child in option.children))
+        if isinstance(option.user, Reduce):
+            free = free.difference(option.user.axes)
+        elif option.node is not None and option.node[0][0] == "reduce":
+            free = free.difference(option.node[0][2])
+        return free <= graph.facts(identifier).free
 
     def _user_option(self, node: Node) -> Option:
         find, class_of = self.graph.find, self.encoded.class_of
@@ -164,15 +183,22 @@ class Extractor:
         if option.factors is not None:
             precision = graph.facts(identifier).precision
             exponents = [e for e in option.factors]
-            squares = [f for f, e in zip(frees, exponents, strict=True) if e == 2]
-            return model.contraction([*frees, *squares], axes, precision)
+            squares = [n for n, e in enumerate(exponents) if e == 2]
+            places = [*range(len(frees)), *squares]
+            computed = [self._computed(option.children[n]) for n in places]
+            return model.contraction([frees[n] for n in places], axes, precision, computed)
         if isinstance(option.user, Reduce) or (option.node is not None and option.node[0][0] == "reduce"):
             return model.reduction(frees[0], axes)
         if isinstance(option.user, Pointwise):
-            return model.operator(option.user.op, axes)
+            by_number = option.user.op == "div" and graph.facts(option.children[1]).constant is not None
+            return model.operator("mul" if by_number else option.user.op, axes)
         if option.node is None:
             return model.load(axes) if option.user is not None and axes else Cost()
         return self._enode_cost(option.node, axes)
+
+    def _computed(self, identifier: int) -> bool:
+        """Whether a class is a pointwise result: neither an input nor a reduction."""
+        return self.graph.founder[identifier][0][0] in ("op", "prod", "sum")
 
     def _enode_cost(self, node: ENode, axes: frozenset[normal.Axis]) -> Cost:
         model, head = self.model, node[0]
@@ -211,6 +237,9 @@ class Extractor:
         """The cheapest selection by greedy sets of terms; None if a root cannot be built from allowed options."""
         best: dict[int, tuple[float, dict[int, float], Option]] = {}
         price = {option: max(weigh(cost), 1e-18) for option, cost in self.costs.items()}
+        for option in price:
+            if isinstance(option.user, Pointwise):
+                price[option] *= OWN_NOTATION
         usable = {i: [o for o in options if allowed(o)] for i, options in self.options.items()}
         order = list(self.options)[::-1]
         improved = True
@@ -288,7 +317,7 @@ class Extractor:
 
     def _neighbours(self, selection: Selection, identifier: int) -> Iterable[Selection]:
         for option in self.options[identifier]:
-            if option != selection[identifier] and all(c in selection for c in option.children):
+            if option is not selection[identifier] and all(c in selection for c in option.children):
                 other = {**selection, identifier: option}
                 if self._walk(other) is not None:
                     yield other
@@ -316,8 +345,9 @@ class Extractor:
         for node, identifier in self.encoded.class_of.items():
             identifier = self.graph.find(identifier)
             option = self._user_option(node)
-            if identifier in self.options and identifier not in option.children:
-                selection.setdefault(identifier, option)
+            if identifier not in option.children and identifier not in selection:
+                selection[identifier] = option
+                self.costs.setdefault(option, self._cost(identifier, option))
         return selection
 
     def _used(self, selection: Selection) -> tuple[str, ...]:
@@ -327,40 +357,60 @@ class Extractor:
     def alternatives(self, limit: int) -> list[Alternative]:
         """See the module's text."""
         program = self.encoded.program
-        chosen = Alternative(program, self.cost(self._own()), ())
-        risky = {a.name for a in axioms.DEFAULT if a.changes_rounding}
-        wanted: list[tuple[Callable[[Option], bool], Callable[[Cost], float]]] = [
-            (lambda o: True, lambda c: c.seconds),
-            (lambda o: o.origin != "square-of-sum", lambda c: c.seconds),
-            (lambda o: o.origin not in risky, lambda c: c.seconds),
-            (lambda o: True, lambda c: c.flops + 1e-3 * c.bytes),
-        ]
-        fixed: list[Selection] = []
-        for allowed, weigh in wanted:
-            selection = self.choose(allowed, weigh)
-            if selection is not None:
-                fixed.append(selection)
-        if fixed:
-            fixed[0] = self.improve(fixed[0])
-        found: dict[str, Alternative] = {}
-        for selection in fixed:
+        own = signature.of(store.value for store in program.outputs)
+        found: dict[str, Alternative] = {own: Alternative(program, self.cost(self._own()), ())}
+        selections = self._requests()
+        for selection in selections:
             self._note(found, selection)
-        first = list(found)
-        around: dict[str, Alternative] = {}
-        for selection in fixed[:2]:
+        # what was asked for keeps its place; single changes to the best forms, cheapest first, fill what is left
+        near = self._around(selections[:2])[: TRIES * limit] if len(found) < limit else []
+        for selection in near:
+            self._note(found, selection)
+            if len(found) == limit:
+                break
+        kept = list(found.values())[:limit]
+        return [kept[0], *sorted(kept[1:], key=_rank)]
+
+    def _around(self, selections: list[Selection]) -> list[Selection]:
+        """Selections that differ in one class from one of the given, cheapest first."""
+        near: list[tuple[float, int, Selection]] = []
+        for selection in selections:
             for identifier in self._walk(selection) or ():
                 for other in self._neighbours(selection, identifier):
-                    self._note(around, other)
-        rest = sorted((a for d, a in around.items() if d not in found), key=_rank)
-        # the fixed requests keep their places; neighbours fill what is left
-        kept = [found[d] for d in first] + rest
-        kept = [a for a in kept if a.program.digest != program.digest][: limit - 1]
-        return [chosen, *sorted(kept, key=_rank)]
+                    near.append((self.cost(other).seconds, len(near), other))
+        return [other for _, _, other in sorted(near, key=lambda n: n[:2])]
+
+    def _requests(self) -> list[Selection]:
+        """The forms that are always offered, where they exist and differ: fastest, least arithmetic, plain operands for every
+        contraction (scales and shifts hoisted), each with and without the axioms that change rounding."""
+        risky = {a.name for a in axioms.DEFAULT if a.changes_rounding}
+        peak = self.model.device.rate("f32")
+        without: list[Callable[[Option], bool]] = [
+            lambda o: True,
+            lambda o: o.origin != "square-of-sum",
+            lambda o: o.origin not in risky,
+        ]
+        weights: list[Callable[[Cost], float]] = [
+            lambda c: c.seconds,
+            lambda c: c.seconds + OPERAND_PENALTY * c.operands / peak,
+        ]
+        found: list[Selection] = []
+        for weigh in weights:
+            for allowed in without:
+                selection = self.choose(allowed, weigh)
+                if selection is not None:
+                    found.append(selection)
+        least = self.choose(without[0], lambda c: c.flops + 1e-3 * c.bytes)
+        if found and least is not None:
+            found[0] = self.improve(found[0])
+            found.append(least)
+        return found
 
     def _note(self, found: dict[str, Alternative], selection: Selection) -> None:
         program = self.decode(selection)
-        if program.digest not in found:
-            found[program.digest] = Alternative(program, self.cost(selection), self._used(selection))
+        name = signature.of(store.value for store in program.outputs)
+        if name not in found:
+            found[name] = Alternative(program, self.cost(selection), self._used(selection))
 
 
 def _rank(alternative: Alternative) -> tuple[float, int, str]:
