@@ -94,6 +94,8 @@ def fitted(text: str, width: int = 92) -> list[str]:
         level += {")": 1, "]": 1, "(": -1, "[": -1}.get(text[start], 0)
         if level == 0:
             break
+    if not (start and (text[start - 1].isidentifier() or text[start - 1] == "]")):
+        return [text]  # a bracket that only groups: a comma inside would change the meaning
     arguments = [""]
     for letter in text[start + 1 : -1]:
         level += {")": -1, "]": -1, "}": -1, "(": 1, "[": 1, "{": 1}.get(letter, 0)

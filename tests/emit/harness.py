@@ -45,3 +45,28 @@ def agree(case: Case, found: Any, wanted: Any, dtype: str) -> None:
         scale = max(1.0, float(np.max(np.abs(w), initial=0.0)))
         error = np.max(np.abs(f.astype(np.float64) - w), initial=0.0) / scale
         assert error <= TOLERANCE[dtype], f"{tensor} of {case.name}: error {error:.2e}"
+
+
+def interpreted(case: Case, given: dict[str, Any], schedule: Any) -> tuple[Any, ...]:
+    """The outputs of an sGraph whose kernels run in Triton's interpreter; library calls run as plain jnp."""
+    from prism_jax.emit import jnp as emit_jnp
+    from prism_jax.emit.concrete import concrete
+    from prism_jax.emit.interpret import interpret
+    from prism_jax.emit.triton import emit_kernel
+    from prism_jax.ir.sgraph import Kernel
+
+    graph = concrete(case.sgraph, case.sizes)
+    tensors = dict(given)
+    for node in graph.nodes:
+        if isinstance(node, Kernel):
+            emitted = emit_kernel(node, graph.compute, schedule)
+            operands = [tensors[t.name] for t in emitted.operands]
+            types = [(tuple(map(int, t.shape)), numpy_dtype(t.dtype)) for t in emitted.results]
+            results = interpret(emitted.source, emitted.grid, operands, types)
+            written = emitted.results
+        else:
+            function = emit_jnp.emit_call(node, graph.compute)
+            results = function.call(*(tensors[t.name] for t in function.operands))
+            written = function.results
+        tensors |= {t.name: np.asarray(r) for t, r in zip(written, results, strict=True)}
+    return tuple(tensors[t.name] for t in case.sgraph.outputs)

@@ -1,0 +1,132 @@
+"""Sums of products as `tl.dot`.
+
+In: the two sides of a product (`emit/product.py`), the spans of their axes, a precision record. Out: a tile,
+or the text of an accumulation.
+
+Invariants: operands have the record's operand dtype and are loaded in it, the sum is float32; lanes outside
+a summed axis are zero on both sides, so that nothing that lies there, NaN included, reaches the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prism_jax.emit.triton import access
+from prism_jax.emit.triton.precision import DotPrecision, dot_precision
+from prism_jax.emit.triton.spans import Key
+from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Precision
+
+if TYPE_CHECKING:
+    from prism_jax.emit.product import Sides
+    from prism_jax.emit.triton.tiles import Env, Tiles, Value
+
+__all__ = ["accumulate", "dot"]
+
+
+def dot(tiles: Tiles, found: Sides, env: Env, precision: Precision | None, comment: str) -> Value:
+    """The product as a tile of its own."""
+    text, dims, depth, _ = _text(tiles, found, env, precision, None)
+    made = tiles.assign("dot", text, dims, "float32", depth, comment)
+    made = _times_rest(tiles, made, found.rest, env)
+    return tiles.permuted(made, tiles.sorted(made.dims))
+
+
+def accumulate(
+    tiles: Tiles, found: Sides, env: Env, precision: Precision | None, dims: tuple[Key, ...], base: str
+) -> str:
+    """Text of `base` + the product, where `base` is the accumulator's tile with dimensions `dims`."""
+    if not found.rest:
+        text, _, _, fused = _text(tiles, found, env, precision, (dims, base))
+        if fused:
+            return text
+    product = dot(tiles, found, env, precision, "the step's part")
+    return f"{base} + {tiles.align(product, dims)}"
+
+
+def _times_rest(tiles: Tiles, value: Value, rest: Sequence[Node], env: Env) -> Value:
+    for node in rest:
+        factor = tiles.number(node, env)
+        dims = tiles.sorted((*value.dims, *factor.dims))
+        value = tiles.permuted(value, tuple(k for k in dims if k in value.dims))
+        text = f"{tiles.align(value, dims)} * {tiles.align(factor, dims)}"
+        value = tiles.assign("mul", text, dims, "float32", max(value.depth, factor.depth))
+    return value
+
+
+def _text(
+    tiles: Tiles,
+    found: Sides,
+    env: Env,
+    precision: Precision | None,
+    target: tuple[tuple[Key, ...], str] | None,
+) -> tuple[str, tuple[Key, ...], int, bool]:
+    """(text, its dimensions, depth, whether `target` was accumulated into)."""
+    allowed = dot_precision(precision, tiles.compute)
+    assert allowed is not None
+    if tiles.dims(found.m, env)[0] != tiles.sorted((*tiles.dims(found.m, env), *tiles.dims(found.n, env)))[0]:
+        found = found.swapped
+    batch, m, k, n = (tiles.dims(axes, env) for axes in (found.batch, found.m, found.k, found.n))
+    left, left_depth = _operand(tiles, found.left, env, batch, m, k, k, allowed)
+    right, right_depth = _operand(tiles, found.right, env, batch, k, n, k, allowed)
+    depth = max(left_depth, right_depth)
+    dims = (*batch, *m, *n)
+    flat = len(batch) <= 1 and len(m) == len(n) == 1
+    arguments = [left, right]
+    fused = target is not None and flat and target[0] == dims
+    if fused and target is not None:
+        arguments.append(target[1])
+    if allowed.input_precision is not None:
+        arguments.append(f'input_precision="{allowed.input_precision}"')
+    text = f"tl.dot({', '.join(arguments)})"
+    if not flat:
+        text = f"tl.reshape({text}, {tiles.shape(dims)})"
+    return text, dims, depth, fused
+
+
+def _operand(
+    tiles: Tiles,
+    side: Sequence[Node],
+    env: Env,
+    batch: tuple[Key, ...],
+    rows: tuple[Key, ...],
+    columns: tuple[Key, ...],
+    summed: tuple[Key, ...],
+    allowed: DotPrecision,
+) -> tuple[str, int]:
+    """One side as a matrix (or a stack of them), rows by columns, in the operand dtype."""
+    order = (*batch, *rows, *columns)
+    value = _side(tiles, side, env, order)
+    value = tiles.convert(value, allowed.operand)
+    value = tiles.masked(value, summed, 0.0)
+    value = tiles.permuted(value, order)
+    if len(batch) <= 1 and len(rows) == len(columns) == 1:
+        return value.text, value.depth
+    groups = ([batch] if batch else []) + [rows, columns]
+    widths: list[str] = []
+    for group in groups:
+        size = 1
+        for key in group:
+            size *= tiles.width(key)
+        widths.append(str(size))
+    return f"tl.reshape({value.text}, ({', '.join(widths)}))", value.depth
+
+
+def _side(tiles: Tiles, side: Sequence[Node], env: Env, order: tuple[Key, ...]) -> Value:
+    if len(side) == 1:
+        (node,) = side
+        key = (node, tuple(env.get(a) for a in node.axes_free))
+        if isinstance(node, Load) and tiles.scope.find(key) is None:
+            value = access.load(tiles, node, env, order)
+            tiles.scope.at(value.depth).know(key, value)
+            return value
+        return tiles.value(node, env)
+    product = side[0]
+    for factor in side[1:]:
+        product = Pointwise("mul", (product, factor))
+    return tiles.value(product, env)
+
+
+def axes_of(nodes: Sequence[Node]) -> frozenset[Axis]:
+    """Free axes of several nodes."""
+    return frozenset(a for node in nodes for a in node.axes_free)

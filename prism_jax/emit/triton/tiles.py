@@ -1,0 +1,448 @@
+"""Nodes of a program as Triton source: one line for each node, on tiles whose dimensions are named.
+
+In: a node and the dimension that each axis is at this place (`Env`). Out: a `Value`: the name of a tile, its
+dimensions in the kernel's order, its dtype. Lines go to the outermost loop in which all operands exist.
+
+Invariants: a node is computed once for each binding of its free axes; lanes that are no element of an axis
+are masked where it matters: at loads, before a reduction (with the monoid's identity), at stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from prism_jax.emit.names import Names
+from prism_jax.emit.scopes import Scope, fitted
+from prism_jax.emit.triton import access, contractions
+from prism_jax.emit.triton.operators import REDUCERS, literal, operation, tl_dtype, typed_literal
+from prism_jax.emit.triton.spans import Dimension, Key, Layout
+from prism_jax.ir.nodes import REAL, Axis, Carried, Const, Iota, Load, Node, Pointwise, Reduce
+from prism_jax.ir.ops import MONOIDS
+
+__all__ = ["Env", "Span", "Tiles", "Value"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A dimension at a place in the source: where its tile starts (text; None is 0), since which depth."""
+
+    key: Key
+    axis: Axis
+    tile: int
+    width: int
+    start: str | None
+    depth: int
+    ragged: bool
+
+
+Env: TypeAlias = Mapping[Axis, Span]
+"""The span of each axis of the grid and of the open loops; other axes are held whole."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tile. `zero`: dimensions whose lanes outside the axis are known to hold zeros. dtype "": a literal."""
+
+    text: str
+    dims: tuple[Key, ...]
+    dtype: str
+    depth: int = 0
+    zero: frozenset[Key] = frozenset()
+
+
+@dataclass
+class Tiles:
+    """Writes values into `scope`, the innermost scope that is open.
+
+    Attributes:
+      compute: dtype of real arithmetic.
+      layout: widths and order of all dimensions, and which products are `tl.dot`.
+      pointers: name of the pointer of each tensor.
+      exp2: write exp(x) as exp2(x * log2(e)), with constants of x folded into the factor.
+      carried: value of each accumulator by name and phase, as far as it has one now.
+      helpers: names of the helper functions called so far.
+    """
+
+    compute: str
+    layout: Layout
+    pointers: Mapping[str, str]
+    names: Names
+    exp2: bool = False
+    scope: Scope[Value] = field(default_factory=lambda: Scope[Value]())
+    carried: dict[tuple[str, str], Value] = field(default_factory=dict[tuple[str, str], Value])
+    spans: dict[Key, Span] = field(default_factory=dict[Key, Span])
+    helpers: set[str] = field(default_factory=set[str])
+
+    # --- names, lines, dimensions ---------------------------------------------------------------
+
+    def assign(
+        self,
+        wish: str,
+        text: str,
+        dims: tuple[Key, ...],
+        dtype: str,
+        depth: int,
+        comment: str | None = None,
+        zero: frozenset[Key] = frozenset(),
+    ) -> Value:
+        """A new name for `text`, written in the scope at `depth`, with a comment."""
+        name = self.names.new(wish)
+        first, *more = fitted(f"{name} = {text}")
+        shown = f"  # {name_of(dims) if comment is None else comment}" if comment != "" else ""
+        scope = self.scope.at(depth)
+        if len(first + shown) <= 96:
+            scope.add(first + shown, *more)
+        else:
+            scope.add(*([shown.strip()] if shown else []), first, *more)
+        return Value(name, dims, dtype, depth, zero)
+
+    def span(self, axis: Axis, env: Env) -> Span:
+        """The span of `axis` at a place."""
+        found = env.get(axis)
+        return found if found is not None else self.open(self.layout.held(axis), None, 0)
+
+    def open(self, dimension: Dimension, start: str | None, depth: int) -> Span:
+        """The span of a dimension whose tile starts at `start`."""
+        key, axis = dimension.key, dimension.axis
+        span = Span(key, axis, dimension.tile, dimension.width, start, depth, dimension.ragged)
+        self.spans[key] = span
+        return span
+
+    def dims(self, axes: Iterable[Axis], env: Env) -> tuple[Key, ...]:
+        """The tile dimensions of some axes, in order."""
+        spans = [self.span(a, env) for a in axes]
+        return self.sorted(s.key for s in spans if s.width > 1)
+
+    def sorted(self, keys: Iterable[Key]) -> tuple[Key, ...]:
+        """Dimensions in the kernel's order."""
+        order = self.layout.order
+        return tuple(sorted(dict.fromkeys(keys), key=lambda k: (order.get(k, len(order)), k)))
+
+    def width(self, key: Key) -> int:
+        """Lanes of a dimension."""
+        return self.layout.dimensions[key].width
+
+    def shape(self, dims: Iterable[Key]) -> str:
+        """Text of a tile's shape."""
+        widths = [str(self.width(k)) for k in dims]
+        return f"({', '.join(widths)}{',' if len(widths) == 1 else ''})"
+
+    def lane(self, key: Key) -> Value:
+        """The positions in the tile of a dimension: 0, 1, ..."""
+        found = self.scope.find(("lane", key))
+        if found is None:
+            axis = self.spans[key].axis
+            name = f"{axis.name}_lane"
+            found = self.assign(name, f"tl.arange(0, {self.width(key)})", (key,), "int32", 0, "")
+            self.scope.at(0).know(("lane", key), found)
+        return found
+
+    def inside(self, key: Key) -> Value | None:
+        """The mask of the lanes that are elements of the axis; None where all are."""
+        span = self.spans[key]
+        if not span.ragged:
+            return None
+        found = self.scope.find(("inside", key, span))
+        if found is None:
+            size, lane = int(span.axis.size), self.lane(key).text
+            if span.start is None:
+                text = f"{lane} < {min(span.tile, size)}"
+            elif size % span.tile == 0:
+                text = f"{lane} < {span.tile}"
+            elif span.width == span.tile:
+                text = f"{lane} < {size} - {span.start}"
+            else:
+                text = f"{lane} < tl.minimum({span.tile}, {size} - {span.start})"
+            comment = f"{span.axis.name} < {size}"
+            found = self.assign(f"{span.axis.name}_mask", text, (key,), "bool", span.depth, comment)
+            self.scope.at(span.depth).know(("inside", key, span), found)
+        return found
+
+    def align(self, value: Value, dims: tuple[Key, ...]) -> str:
+        """Text of the value with the dimensions `dims`, of length 1 where it has none; scalars as they are."""
+        if not value.dims:
+            return value.text
+        kept = tuple(k for k in dims if k in value.dims)
+        value = self.permuted(value, kept)
+        if len(kept) == len(dims):
+            return value.text
+        return f"{value.text}[{', '.join(':' if k in kept else 'None' for k in dims)}]"
+
+    def permuted(self, value: Value, dims: tuple[Key, ...]) -> Value:
+        """The value with its dimensions in another order."""
+        if value.dims == dims:
+            return value
+        key = ("permuted", value.text, dims)
+        found = self.scope.find(key)
+        if found is None:
+            order = ", ".join(str(value.dims.index(k)) for k in dims)
+            text = f"tl.permute({value.text}, ({order}))"
+            made = self.assign(f"{value.text}_t", text, dims, value.dtype, value.depth)
+            found = replace(made, zero=value.zero)
+            self.scope.at(value.depth).know(key, found)
+        return found
+
+    def convert(self, value: Value, dtype: str) -> Value:
+        """The value in another dtype, once."""
+        if value.dtype in (dtype, ""):
+            return value
+        key = ("convert", value.text, dtype)
+        found = self.scope.find(key)
+        if found is None:
+            wish = f"{value.text}_{short(dtype)}"
+            text = f"{value.text}.to({tl_dtype(dtype)})"
+            made = self.assign(wish, text, value.dims, dtype, value.depth)
+            found = self.scope.at(value.depth).know(key, replace(made, zero=value.zero))
+        return found
+
+    def masked(self, value: Value, keys: Iterable[Key], identity: float | int | bool) -> Value:
+        """The value with `identity` in the lanes of `keys` that are no elements."""
+        masks = [(k, self.inside(k)) for k in self.sorted(keys)]
+        wrong = [(k, m) for k, m in masks if m is not None and not (identity == 0 and k in value.zero)]
+        if not wrong:
+            return value
+        mark = ("masked", value.text, tuple(k for k, _ in wrong), repr(identity))
+        found = self.scope.find(mark)
+        if found is None:
+            dims = self.sorted((*value.dims, *(k for k, _ in wrong)))
+            depth = max([value.depth, *(m.depth for _, m in wrong if m is not None)])
+            mask = " & ".join(self.align(m, dims) for _, m in wrong if m is not None)
+            text = f"tl.where({mask}, {self.align(value, dims)}, {literal(identity)})"
+            zero = value.zero | {k for k, _ in wrong} if identity == 0 else frozenset[Key]()
+            wish = value.text if value.text.isidentifier() else "masked"
+            made = self.assign(f"{wish}_in", text, dims, value.dtype or self.compute, depth, zero=zero)
+            found = self.scope.at(depth).know(mark, made)
+        return found
+
+    # --- values ---------------------------------------------------------------------------------
+
+    def value(self, node: Node, env: Env) -> Value:
+        """The node as a tile, computed where it was not yet."""
+        if isinstance(node, Carried):
+            found = self.carried.get((node.accumulator, node.phase))
+            if found is None:
+                raise ValueError(f"{node.accumulator} ({node.phase}) is used where it has no value")
+            return found
+        key = (node, tuple(env.get(a) for a in node.axes_free))
+        found = self.scope.find(key)
+        if found is None:
+            found = self._compute(node, env)
+            self.scope.at(found.depth).know(key, found)
+        return found
+
+    def number(self, node: Node, env: Env) -> Value:
+        """The node in the dtype that arithmetic has for its sort."""
+        value = self.value(node, env)
+        return self.convert(value, self.compute) if node.sort == REAL else value
+
+    def _compute(self, node: Node, env: Env) -> Value:
+        match node:
+            case Const():
+                if node.sort in (REAL, "bool", "int32"):
+                    return Value(literal(node.value), (), "" if node.sort == REAL else node.sort)
+                return self.assign("const", typed_literal(node, self.compute), (), node.sort, 0)
+            case Iota():
+                return self._iota(node, env)
+            case Load():
+                return access.load(self, node, env)
+            case Pointwise():
+                return self._pointwise(node, env)
+            case Reduce():
+                return self._reduce(node, env)
+            case _:
+                raise TypeError(f"no Triton form of {type(node).__name__}")
+
+    def _iota(self, node: Iota, env: Env) -> Value:
+        span = self.span(node.axis, env)
+        parts = [span.start] if span.start is not None else []
+        if span.width > 1:
+            parts.append(self.lane(span.key).text)
+        text = " + ".join(parts) or "tl.full((), 0, tl.int32)"
+        if node.sort != "int32":
+            text = f"({text}).to({tl_dtype(node.sort)})"
+        dims = (span.key,) if span.width > 1 else ()
+        if text.isidentifier():
+            return Value(text, dims, node.sort, span.depth)
+        return self.assign(node.axis.name, text, dims, node.sort, span.depth, node.axis.name)
+
+    def _pointwise(self, node: Pointwise, env: Env) -> Value:
+        if node.op == "exp" and self.exp2 and self.compute == "float32":
+            return self._exponential(node, env)
+        values = [self.number(arg, env) for arg in node.args]
+        dims = self.sorted(k for v in values for k in v.dims)
+        texts = [self.align(v, dims) for v in values]
+        alone = all(isinstance(a, Const) for a in node.args)
+        fixed = all(isinstance(a, Const) for a in node.args if a.sort == REAL)
+        for n, arg in enumerate(node.args):  # constants alone would take Triton's default dtypes
+            if isinstance(arg, Const) and (alone or (fixed and arg.sort == REAL)):
+                texts[n] = typed_literal(arg, self.compute)
+            elif texts[n].startswith("-"):
+                texts[n] = f"({texts[n]})"
+        text, dtype = operation(node, texts, self.compute, self.helpers)
+        depth = max((v.depth for v in values), default=0)
+        zero = frozenset.intersection(*(v.zero for v in values)) if node.op == "mul" else frozenset[Key]()
+        return self.assign(node.op, text, dims, dtype, depth, zero=zero)
+
+    def _exponential(self, node: Pointwise, env: Env) -> Value:
+        """exp(c * x) as exp2((c * log2 e) * x); of a difference, each term is scaled before it spreads."""
+        log2e = 1.4426950408889634
+        (argument,) = node.args
+        factor = log2e
+        if isinstance(argument, Pointwise) and argument.op == "mul":
+            constants = [a for a in argument.args if isinstance(a, Const)]
+            if len(constants) == 1:
+                factor *= float(constants[0].value)
+                (argument,) = (a for a in argument.args if a is not constants[0])
+        if isinstance(argument, Pointwise) and argument.op == "sub":
+            left, right = (self.number(a, env) for a in argument.args)
+            if len(right.dims) < len(left.dims):
+                scaled = self.scaled(right, factor)
+                dims = self.sorted((*left.dims, *right.dims))
+                text = f"tl.exp2({self.align(left, dims)} * {factor!r} - {self.align(scaled, dims)})"
+                return self.assign("exp", text, dims, self.compute, max(left.depth, right.depth))
+        value = self.number(argument, env)
+        text = f"tl.exp2({value.text} * {factor!r})"
+        return self.assign("exp", text, value.dims, self.compute, value.depth)
+
+    def scaled(self, value: Value, factor: float) -> Value:
+        """value * factor, once."""
+        key = ("scaled", value.text, factor)
+        found = self.scope.find(key)
+        if found is None:
+            text = f"{value.text} * {factor!r}"
+            found = self.assign(f"{value.text}_log2", text, value.dims, self.compute, value.depth)
+            self.scope.at(value.depth).know(key, found)
+        return found
+
+    # --- reductions -----------------------------------------------------------------------------
+
+    def _reduce(self, node: Reduce, env: Env) -> Value:
+        inner = {a: s for a, s in env.items() if a not in node.axes}
+        where = {a: s.key for a, s in inner.items()}
+        found = self.layout.products.get(self.layout.site(node, node.body.axes_free, where))
+        if found is not None:
+            return contractions.dot(self, found, inner, node.precision, describe(node))
+        body = self.number(node.body, inner)
+        keys = [s.key for s in (self.span(a, inner) for a in node.axes) if s.width > 1]
+        if node.monoid.startswith("arg"):
+            (axis,) = node.axes
+            _, index = self.fold_arg(node.monoid, body, self.span(axis, inner), node.body.sort)
+            return self.convert(index, node.index_sort or "int32")
+        for axis in node.axes:
+            if self.span(axis, inner).key not in body.dims and int(axis.size) > 1:
+                body = self._repeated(node, body, int(axis.size))
+        return self.fold(node.monoid, body, keys, node.body.sort, describe(node))
+
+    def _repeated(self, node: Reduce, body: Value, count: int) -> Value:
+        """The reduction of `count` equal values."""
+        if MONOIDS[node.monoid].idempotent:
+            return body
+        if node.monoid == "sum":
+            text = f"{body.text} * {count}"
+        else:
+            raise ValueError(f"a product of {count} equal factors has no form here: {describe(node)}")
+        return self.assign("mul", text, body.dims, body.dtype or self.compute, body.depth, zero=body.zero)
+
+    def fold(self, monoid: str, body: Value, keys: Iterable[Key], sort: str, comment: str) -> Value:
+        """The value reduced along the dimensions `keys`, those that it has."""
+        keys = [k for k in self.sorted(keys) if k in body.dims]
+        identity = MONOIDS[monoid].identity(sort)
+        dtype = self.compute if sort == REAL else sort
+        body = self.masked(body, keys, identity)
+        for key in reversed(keys):
+            at = body.dims.index(key)
+            dims = tuple(k for k in body.dims if k != key)
+            text = self.reduction(monoid, body.text, at, sort)
+            zero = body.zero - {key} if monoid == "sum" else frozenset[Key]()
+            body = self.assign(monoid, text, dims, dtype, body.depth, comment, zero)
+        return body
+
+    def reduction(self, monoid: str, text: str, at: int, sort: str) -> str:
+        """Text of a tile reduced along one dimension."""
+        if monoid in REDUCERS and (sort == REAL or monoid == "prod"):
+            self.helpers.add(REDUCERS[monoid])
+            return f"tl.reduce({text}, {at}, {REDUCERS[monoid]})"
+        shown = MONOIDS[monoid].triton_reduce.format(text, d=at)
+        widened = sort in ("int8", "int16", "uint8", "uint16")
+        return f"{shown}.to({tl_dtype(sort)})" if widened else shown
+
+    def fold_arg(self, monoid: str, body: Value, span: Span, sort: str) -> tuple[Value, Value]:
+        """(best value, its index along the axis) along a dimension: the first best, the first NaN before all."""
+        kind = monoid.removeprefix("arg")
+        dtype = self.compute if sort == REAL else sort
+        if span.key not in body.dims:
+            start = span.start if span.start is not None and span.width == 1 else "tl.full((), 0, tl.int32)"
+            return self.convert(body, dtype), Value(start, (), "int32", max(body.depth, span.depth))
+        best = self.fold(kind, body, [span.key], sort, f"{kind} over {span.axis.name}")
+        position = self.value(Iota(span.axis), {span.axis: span})
+        shown = self.align(best, tuple(k for k in body.dims if k != span.key))
+        if best.dims:
+            slots = ", ".join("None" if k == span.key else ":" for k in body.dims)
+            shown = f"{best.text}[{slots}]"
+        hit = f"{body.text} == {shown}"
+        if sort == REAL:
+            hit = f"({hit}) | ({body.text} != {body.text})"
+        mask = self.inside(span.key)
+        if mask is not None:
+            hit = f"({hit}) & {self.align(mask, body.dims)}"
+        large = 2**31 - 1
+        depth = max(body.depth, best.depth, position.depth)
+        text = f"tl.where({hit}, {self.align(position, body.dims)}, {large})"
+        places = self.assign("place", text, body.dims, "int32", depth, f"{span.axis.name} of the best")
+        at = body.dims.index(span.key)
+        index = self.assign(
+            monoid, f"tl.min({places.text}, {at})", best.dims, "int32", depth, f"{monoid} over {span.axis.name}"
+        )
+        return best, index
+
+
+def name_of(dims: Iterable[Key]) -> str:
+    """Dimensions for a comment."""
+    return f"[{', '.join(axis for _, axis in dims)}]"
+
+
+def short(dtype: str) -> str:
+    """`float32` as `f32`: for names."""
+    return dtype.replace("bfloat", "bf").replace("float", "f").replace("uint", "u").replace("int", "i")
+
+
+def describe(node: Node, depth: int = 3) -> str:
+    """A node in index notation, for a comment; deep terms are cut."""
+    match node:
+        case Const():
+            return f"{node.value:g}" if isinstance(node.value, float) else str(node.value)
+        case Iota():
+            return node.axis.name
+        case Carried():
+            return node.accumulator
+        case Load():
+            return f"{node.tensor.name}[{', '.join(map(describe_index, node.index))}]"
+        case _ if depth == 0:
+            return "..."
+        case Pointwise():
+            signs = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<="}
+            parts = [describe(a, depth - 1) for a in node.args]
+            if node.op in signs:
+                return f"({f' {signs[node.op]} '.join(parts)})"
+            return f"{node.op}({', '.join(parts)})"
+        case Reduce():
+            axes = ", ".join(a.name for a in node.axes)
+            return f"{node.monoid}[{axes}] {describe(node.body, depth - 1)}"
+        case _:
+            return type(node).__name__
+
+
+def describe_index(index: object) -> str:
+    """An index for a comment."""
+    from prism_jax.ir.nodes import Index
+
+    assert isinstance(index, Index)
+    parts: list[str] = []
+    for term, coefficient in index.terms:
+        text = term.name if isinstance(term, Axis) else describe(term, 1)
+        parts.append(text if coefficient == 1 else f"{coefficient} * {text}")
+    if index.offset or not parts:
+        parts.append(str(index.offset))
+    return " + ".join(parts)
