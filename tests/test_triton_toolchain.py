@@ -209,6 +209,37 @@ def test_bf16_arithmetic_and_maximum_of_nan() -> None:
     assert not np.isnan(largest[7])
 
 
+def test_reduction_with_a_function_of_ones_own() -> None:
+    helper = """def merge(m, s, n, t):
+    top = tl.maximum(m, n)
+    return top, s * tl.exp(m - top) + t * tl.exp(n - top)
+
+
+@triton.jit
+"""
+    text = (
+        helper
+        + """def kernel(x_ptr, m_ptr, s_ptr, p_ptr, M: tl.constexpr, N: tl.constexpr):
+    m = tl.arange(0, M)
+    x = tl.load(x_ptr + m[:, None] * N + tl.arange(0, N)[None, :])
+    top, total = tl.reduce((x, tl.full((M, N), 1.0, tl.float32)), 1, merge)
+    tl.store(m_ptr + m, top)
+    tl.store(s_ptr + m, total)
+    whole, _ = tl.reduce((x, tl.full((M, N), 1.0, tl.float32)), None, merge)
+    tl.store(p_ptr, whole)
+"""
+    )
+    types = dict.fromkeys(("x_ptr", "m_ptr", "s_ptr", "p_ptr"), "*fp32")
+    source = make(text, dict(types.items()), M=8, N=32)
+    assert isinstance(compile_kernel(source, 90), Binary)
+    x = draw((8, 32), np.float32)
+    outs = [((8,), np.float32), ((8,), np.float32), ((), np.float32)]
+    top, total, whole = interpret(source, (1,), [x], outs)
+    np.testing.assert_array_equal(top, x.max(1))
+    np.testing.assert_allclose(total, np.exp(x - x.max(1, keepdims=True)).sum(1), rtol=1e-5)
+    assert whole == x.max()
+
+
 def test_zeroed_and_aliased_outputs_and_atomics() -> None:
     text = """def kernel(x_ptr, count_ptr, o_ptr, block: tl.constexpr):
     i = tl.program_id(0) * block + tl.arange(0, block)
@@ -385,6 +416,18 @@ def test_limits_are_kept() -> None:
     assert "deadline" in str(late)
 
 
+def test_prepared_workers_are_used() -> None:
+    toolchain.close_workers()
+    toolchain.prepare(90, 2)
+    end = time.monotonic() + 20.0
+    while len(toolchain._pool._idle) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    before = list(toolchain._pool._idle)
+    compile_kernel(elementwise("*fp32", 128, 128), 90)
+    assert sorted(map(id, toolchain._pool._idle)) == sorted(map(id, before))
+
+
 def test_equal_sources_give_equal_bytes() -> None:
     source = softmax("*fp32", (64, 1000), (4, 1024))
     first = compile_kernel(source, 90)
@@ -393,18 +436,29 @@ def test_equal_sources_give_equal_bytes() -> None:
     assert "/" not in first.ptx.split(".file")[1].split('"')[1].removeprefix("prism_jax/kernels/")
 
 
-def test_warps_are_those_of_the_binary() -> None:
+def described(shape: tuple[int, int, int], tile: tuple[int, int, int]) -> KernelSource:
+    """`matmul` with device-side descriptors and specialised warps."""
     text = MATMUL.replace("range(0, K, BK)", "tl.range(0, K, BK, warp_specialize=True)")
     text = text.replace("    acc = tl.zeros", _DESCRIPTORS + "    acc = tl.zeros")
     text = re.sub(r"        k = start.*other=0.0\)\n", _DESCRIBED, text, flags=re.DOTALL)
     types = {"a_ptr": "*fp16", "b_ptr": "*fp16", "o_ptr": "*fp32"}
-    values = dict(
-        zip(("M", "N", "K", "BM", "BN", "BK"), (512, 512, 512, 128, 128, 64), strict=True)
-    )
-    binary = compile_kernel(make(text, types, **values), 90)
+    values = dict(zip(("M", "N", "K", "BM", "BN", "BK"), (*shape, *tile), strict=True))
+    return make(text, types, **values)
+
+
+def test_warps_are_those_of_the_binary() -> None:
+    binary = compile_kernel(described((512, 512, 512), (128, 128, 64)), 90)
     assert binary.num_warps > 4
     assert binary.scratch_size > 0
     assert f".reqntid {32 * binary.num_warps}" in binary.ptx
+
+
+def test_descriptors_are_interpreted() -> None:
+    a, b = draw((20, 40), np.float16), draw((40, 24), np.float16, 1)
+    source = described((20, 24, 40), (16, 16, 16))
+    (o,) = interpret(source, (2, 2), [a, b], [((20, 24), np.float32)])
+    expected = a.astype(np.float64) @ b.astype(np.float64)
+    np.testing.assert_allclose(o, expected, rtol=1e-5, atol=1e-5)
 
 
 _DESCRIPTORS = """    a_desc = tl.make_tensor_descriptor(a_ptr, [M, K], [K, 1], [BM, BK])

@@ -28,6 +28,7 @@ import linecache
 import os
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -46,6 +47,7 @@ __all__ = [
     "compile_many",
     "fits",
     "pointer_type",
+    "prepare",
 ]
 
 #: Seconds that one kernel may take. The slowest of 108 configurations of a matmul took 3.
@@ -104,6 +106,29 @@ def compile_many(
     for source, result in zip(unique, results, strict=True):
         by_source[source] = _explain(source, result) if isinstance(result, WorkerError) else result
     return [by_source[source] for source in sources]
+
+
+def prepare(compute_capability: int, workers: int) -> None:
+    """Start `workers` workers in the background and have each compile a trivial kernel.
+
+    The first compile of a process takes half a second longer than the next; called before a search
+    starts, this hides it. Returns at once and never raises.
+    """
+
+    def one() -> None:
+        with contextlib.suppress(WorkerError):
+            target = f"{__name__}:compile_here"
+            _pool.run(target, _TRIVIAL, compute_capability, timeout=TIMEOUT_SECONDS)
+
+    for _ in range(workers):
+        threading.Thread(target=one, name="prism-prepare", daemon=True).start()
+
+
+_TRIVIAL = KernelSource(
+    name="trivial",
+    text="import triton\n\n\n@triton.jit\ndef trivial(x_ptr):\n    pass\n",
+    signature=(("x_ptr", "*fp32"),),
+)
 
 
 def close_workers() -> None:

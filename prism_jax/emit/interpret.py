@@ -19,8 +19,8 @@ and `tl.minimum` of a NaN (the device returns the other operand). `int()` of a o
 error since numpy 2.4, is avoided, which is what made triton 3.6 need numpy < 2.4.
 
 What stays different from the device: fp32 `tl.dot` is exact fp32, never TF32; sums have numpy's
-order; `libdevice` and inline assembly do not exist; `tl.reduce` with a function of one's own takes
-a Python call per element. Keep grid times loop trips below a few hundred.
+order; `libdevice` and inline assembly do not exist. `tl.associative_scan` with a function of one's
+own takes a Python call per element. Keep grid times loop trips below a few hundred.
 
 >>> from prism_jax.emit.binary import KernelSource
 >>> text = '''import triton

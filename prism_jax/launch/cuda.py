@@ -39,7 +39,7 @@ from prism_jax.launch import wire
 
 TARGET = "triton_kernel_call_ffi"
 #: The first released jaxlib known to read machine code from the call.
-_READS_IMAGES = (0, 11, 2)
+READS_IMAGES = (0, 11, 2)
 _GRID_LIMITS = (2**31 - 1, 65535, 65535)
 
 
@@ -125,7 +125,7 @@ def encode(
       zero_bytes: for each pointer parameter how many bytes to zero first.
       image: pass machine code instead of PTX. None: where the installed jaxlib reads it.
     """
-    image = jaxlib_version() >= _READS_IMAGES if image is None else image
+    image = jaxlib_version() >= READS_IMAGES if image is None else image
     parameters: list[bytes] = []
     values, zeros = iter(scalars), iter(zero_bytes)
     for kind, divisibility in zip(binary.parameters, binary.pointer_divisibility, strict=True):
