@@ -2,7 +2,7 @@
 # newer and can reach a Python package index. Nothing here needs a GPU or writes outside this folder.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-newest lint types venv clean
+.PHONY: help demo test test-long test-newest lint venv notebooks clean
 
 VENV   := .venv
 PY     := $(VENV)/bin/python
@@ -59,6 +59,10 @@ $(NEWEST)/.ready: requirements/mirror.txt requirements/mirror-plugin.txt pyproje
 	  && $(NEWEST)/bin/python $(PIP) install --no-deps -r requirements/mirror-plugin.txt \
 	  && $(NEWEST)/bin/python $(PIP) install --no-deps --no-build-isolation -e . )
 	@touch $@
+
+notebooks: venv  ## run the notebooks and store their outputs
+	$(PY) $(PIP) install -r requirements/notebooks.txt
+	$(PY) notebooks/execute.py
 
 clean:  ## remove the virtual environments and caches made here
 	rm -rf $(VENV) $(NEWEST) .pytest_cache .ruff_cache .hypothesis build *.egg-info
