@@ -70,7 +70,7 @@ class Printer:
     def __init__(self, annotate: bool = False) -> None:
         self.annotate = annotate
         self.lines: list[str] = []
-        self.line_of: dict[object, int] = {}
+        self._lines_of: dict[object, list[int]] = {}
         self._depth = 0
         self._numbers: dict[Node, int] = {}
         self._axes: dict[str, Axis] = {}
@@ -81,6 +81,10 @@ class Printer:
     def text(self) -> str:
         """The whole text."""
         return "\n".join(self.lines)
+
+    def where(self, what: object) -> list[int]:
+        """The lines, from 0, that a node or a statement (a store, a loop, ...) was written on."""
+        return self._lines_of.get(_identity(what), [])
 
     # ---- programs and sGraphs ----
 
@@ -98,9 +102,8 @@ class Printer:
         """Writes an sGraph."""
         inputs = ", ".join(self._declare(t) for t in sgraph.inputs)
         outputs = ", ".join(self._full(t) for t in sgraph.outputs)
-        self._open(
-            f"sgraph {word(sgraph.name)}({inputs}) -> ({outputs}) compute {short(sgraph.compute)}"
-        )
+        compute = short(sgraph.compute)
+        self._open(f"sgraph {word(sgraph.name)}({inputs}) -> ({outputs}) compute {compute}")
         stores: list[Store] = []
         axes: list[Axis] = []
         roots: list[Node] = []
@@ -245,7 +248,7 @@ class Printer:
             )
         if isinstance(node, Carried):
             accumulator = self._accumulators.get(node.accumulator)
-            if accumulator is not None and accumulator.carried(node.phase) is node:
+            if accumulator is not None and _stands_for(node, accumulator):
                 return f"{word(node.accumulator)}.{word(node.phase)}"
         return None
 
@@ -283,7 +286,7 @@ class Printer:
     def _line(self, text: str, what: object = None) -> None:
         self.lines.append("  " * self._depth + text)
         if what is not None:
-            self.line_of[what if isinstance(what, Node) else id(what)] = len(self.lines) - 1
+            self._lines_of.setdefault(_identity(what), []).append(len(self.lines) - 1)
 
     def _open(self, text: str, what: object = None) -> None:
         self._line(text + " {", what)
@@ -292,6 +295,17 @@ class Printer:
     def _close(self) -> None:
         self._depth -= 1
         self._line("}")
+
+
+def _stands_for(node: Carried, accumulator: Accumulator) -> bool:
+    try:
+        return accumulator.carried(node.phase) is node
+    except (KeyError, IndexError):  # the summand has no sort; faulty graphs are printed too
+        return False
+
+
+def _identity(what: object) -> object:
+    return what if isinstance(what, Node) else id(what)
 
 
 def _size(size: Size) -> str:

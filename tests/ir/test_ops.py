@@ -122,7 +122,7 @@ def test_ranges_contain_what_is_computed(name, data):
     if math.isnan(result):
         assert found.nan
         return
-    slack = 4 * np.spacing(abs(result)) if math.isfinite(result) and result_sort == REAL else 0.0
+    slack = 4 * math.ulp(abs(result)) if math.isfinite(result) and result_sort == REAL else 0.0
     assert found.low <= result + slack
     assert result - slack <= found.high
     if result == 0 and result_sort == REAL and math.copysign(1, result) < 0:
@@ -147,7 +147,7 @@ def test_monotone_means_monotone(name, data):
         if math.isnan(low) or math.isnan(high) or low == high or pole:
             continue
         largest = max(abs(low), abs(high))
-        slack = 4 * np.spacing(largest) if math.isfinite(largest) else 0.0
+        slack = 4 * math.ulp(largest) if math.isfinite(largest) else 0.0
         assert (high - low) * direction >= -slack
 
 
@@ -162,7 +162,7 @@ def test_monoid_ranges_contain_what_is_computed(monoid, values):
         if math.isnan(result):
             assert found.nan
         else:
-            slack = 8 * np.spacing(abs(result)) if math.isfinite(result) else 0
+            slack = 8 * math.ulp(abs(result)) if math.isfinite(result) else 0
             assert found.low <= result + slack
             assert result - slack <= found.high
 
@@ -235,8 +235,8 @@ OUTSIDE = {
     "floor",
     "ceil",
 }
-OUTSIDE |= {"and", "or", "xor", "not", "cast", "reduce_precision"}
-OUTSIDE |= {"shift_left", "shift_right_arithmetic", "shift_right_logical"}
+_INTEGERS = {"and", "or", "xor", "not", "cast", "reduce_precision"}
+_SHIFTS = {"shift_left", "shift_right_arithmetic", "shift_right_logical"}
 
 
 @pytest.mark.parametrize("name", sorted(OPS))
@@ -247,7 +247,7 @@ def test_every_field_cell_computes_or_says_why_not(name):
     if row.accepts == "choice":
         args[0] = np.asarray([True, False, True, True, False])
     parameter = PARAMETERS.get(name, (None,))[0]
-    if name in OUTSIDE:
+    if name in OUTSIDE | _INTEGERS | _SHIFTS:
         with pytest.raises(Outside, match=r"\w"):
             row.field(field.roots, parameter, *args)
         return
