@@ -14,30 +14,33 @@ weak types, equation contexts, name stacks, source lines and effects, as jax's o
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import jax
 import jax.core
 import jax.extend.core
 from jax._src import config as _config
+from jax._src import core as _core
 from jax._src import source_info_util as _source_info
 from jax._src import traceback_util as _tracebacks
 from jax._src.interpreters import ad as _ad
 from jax._src.sharding_impls import ShardingContext, SPMDAxisContext
 from jax._src.util import fun_name as _fun_name
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
 
 __all__ = [
     "ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Tracer", "Var",
-    "Zero", "ad", "aval_of", "batching", "bind_equation", "close", "constants", "context_key",
-    "dce", "evaluate", "function_name", "hide_frames", "inner_jaxprs", "is_jitted", "is_local",
-    "is_tracer", "jvp_program", "mlir", "outside_trace", "part_of", "read", "renamed", "same_types",
-    "spans_devices", "to_inputs", "trace_flat", "trace_jit", "under_automatic_sharding",
-    "with_equations", "with_inner_jaxprs",
+    "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close", "constants",
+    "context_key", "dce", "evaluate", "function_name", "hide_frames", "inner_jaxprs", "is_jitted",
+    "is_local", "is_tracer", "is_tracing", "jvp_program", "mlir", "only_transposes",
+    "outside_trace", "part_of", "read", "renamed", "same_types", "spans_devices", "to_inputs",
+    "trace_flat", "trace_jit", "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
 ]  # fmt: skip
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version_info__[:3])
@@ -135,6 +138,11 @@ def function_name(fun: Callable[..., Any]) -> str:
     return _fun_name(fun)
 
 
+def is_tracing() -> bool:
+    """Whether a function is being traced: whether operations are recorded instead of run."""
+    return not _core.trace_state_clean()
+
+
 def is_jitted(fun: Any) -> bool:
     """Whether a function is the result of `jax.jit`."""
     return isinstance(fun, type(jax.jit(abs)))
@@ -201,6 +209,15 @@ def jvp_program(closed: ClosedJaxpr, nonzero: Sequence[bool]) -> tuple[ClosedJax
     return cast(ClosedJaxpr, program), list(out_nonzero)
 
 
+def only_transposes(closed: ClosedJaxpr) -> bool:
+    """Whether a tangent program has a `custom_vjp` inside: reverse mode alone may use it."""
+    return any(
+        eqn.primitive.name == "custom_lin"
+        or any(only_transposes(cast(Any, inner)) for inner in jaxprs_in_params(eqn.params))
+        for eqn in closed.eqns
+    )
+
+
 def context_key() -> Any:
     """What jax's own caches add to a key: precision, x64, mesh, and the like."""
     return _config.trace_context()
@@ -211,6 +228,24 @@ def outside_trace() -> Generator[None]:
     """Operations inside run at once instead of being recorded in the function being traced."""
     with jax.core.eval_context():
         yield
+
+
+def aside(fun: Callable[[], Any]) -> Any:
+    """The result of `fun`, run in a thread where nothing is being traced and no mesh is in force.
+
+    The caller's context variables and its choice of 64-bit types hold there too.
+
+    Raises:
+      Exception: whatever `fun` raises.
+    """
+    wide = jax.config.read("jax_enable_x64")
+
+    def run() -> Any:
+        with jax.enable_x64(wide):
+            return fun()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="prism_jax") as pool:
+        return pool.submit(contextvars.copy_context().run, run).result()
 
 
 def hide_frames(path: str) -> None:

@@ -122,11 +122,11 @@ class PlanMismatchError(PrismError, TypeError):
 
 
 class OpenRegionError(PrismError, TypeError):
-    """A region closes over values, so it cannot be a parameter of a primitive."""
+    """A region has effects or closes over values, so it cannot be a parameter of a primitive."""
 
     template = (
-        "{where} closes over {count} value(s); every value that a region uses has to be one of "
-        "its inputs. This is a defect of prism_jax, not of your program"
+        "{where} has {count} effect(s) or value(s) being traced inside; all that a region uses has "
+        "to be one of its inputs. This is a defect of prism_jax, not of your program"
     )
 
 

@@ -267,6 +267,13 @@ def options(base: Options | None = None, /, **changes: Any) -> Generator[Options
         _scope.reset(token)
 
 
+@contextlib.contextmanager
+def untraced() -> Generator[None]:
+    """Whatever jax traced before is traced anew inside the block (to listen to all of it)."""
+    with _jax_scope((current(), object())):
+        yield
+
+
 def expect(value: Options | None, otherwise: Options) -> Options:
     """`value` if it is an `Options`, `otherwise` if it is None.
 

@@ -72,8 +72,9 @@ class Executable:
     digest: str
     backend: str
     call: Callable[..., Sequence[Any]] = field(compare=False, repr=False)
-    plan: Any = field(default=None, compare=False, repr=False)
-    source: str = field(default="", compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        return f"<{self.backend} {self.digest[:8]}>"
 
 
 class HasJaxpr(Protocol):

@@ -72,7 +72,8 @@ def _lower_tangent(
     ctx: Any, *operands: Any, program: FrozenJaxpr, residuals: int, replan: Replan
 ) -> Sequence[Any]:
     del residuals
-    if compat.spans_devices(ctx):
+    # The tangent of a `custom_vjp` has no value: jax's own error says so.
+    if compat.spans_devices(ctx) or compat.only_transposes(program.closed):
         return _lower_original(ctx, program, operands)
     planned = replan(program.closed, program.name)
     return compat.mlir.lower_fun(planned, multiple_results=True)(ctx, *operands)

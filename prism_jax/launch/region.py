@@ -1,9 +1,10 @@
 """A region's original program as a parameter of a primitive: hashable, compared by its content.
 
-In: a closed jaxpr without constants or effects. Out: a `FrozenJaxpr`, whose equality and hash are
-those of a digest of everything that decides what the jaxpr computes. Invariant: equal digests mean
-equal programs (jax caches lowerings by it); what has no content that can be read, such as the rule
-of a `custom_jvp`, counts by identity, so digests live in one process and are never stored.
+In: a closed jaxpr without effects, whose constants are known values. Out: a `FrozenJaxpr`, whose
+equality and hash are those of a digest of everything that decides what it computes. Invariant:
+equal digests mean equal programs (jax caches lowerings by it); what has no content that can be
+read, such as the rule of a `custom_jvp`, counts by identity, so digests live in one process and are
+never stored.
 
 >>> import jax
 >>> one = FrozenJaxpr(jax.make_jaxpr(lambda x: x * 2.0)(1.0), "double")
@@ -29,14 +30,15 @@ class FrozenJaxpr:
     """A closed jaxpr with value semantics. `name` is for people and is not compared.
 
     Raises:
-      OpenRegionError: the jaxpr has constants or effects; they would not survive a cache.
+      OpenRegionError: the jaxpr has effects, or closes over values that are still being traced;
+        neither would survive a cache.
     """
 
     __slots__ = ("__weakref__", "closed", "digest", "name")
 
     def __init__(self, closed: compat.ClosedJaxpr, name: str) -> None:
-        count = len(compat.constants(closed)) + len(closed.effects)
-        if count:
+        traced = [const for const in compat.constants(closed) if compat.is_tracer(const)]
+        if count := len(traced) + len(closed.effects):
             raise errors.OpenRegionError(where=name, count=count)
         self.closed = closed
         self.name = name

@@ -1,0 +1,222 @@
+"""The stages in order: jaxpr, regions, sGraphs, a plan that is proved, tested and fastest, kernels.
+
+In: a closed jaxpr and options. Out: a `Rewritten`, a function of the same arrays. Invariant: it
+computes what the jaxpr computes, in the same shapes, dtypes and weak types; whatever stage fails,
+the equations concerned run as jax would run them, and one warning says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from prism_jax import compat, errors
+from prism_jax.launch import Cut, Executable, Kept, Rewritten, Step
+from prism_jax.options import Options
+from prism_jax.report import RegionReport, StageFailure, StageLog
+
+
+def rewrite(closed: compat.ClosedJaxpr, name: str, optimizer: Optimizer) -> Rewritten:
+    """Cut a program into regions and plan each of them."""
+    stages, options, log = optimizer.stages, optimizer.options, StageLog()
+    steps: tuple[Step, ...] = (Kept(tuple(closed.eqns)),)
+    if closed.eqns and all(map(compat.is_local, closed.in_avals)):
+        try:
+            with compat.outside_trace():
+                device = log.run("device", stages.device, options)
+                cut = log.run("extract", stages.extract, closed, options, name)
+                _note_refusals(cut)
+                steps = tuple(_step(step, name, device, optimizer) for step in cut.steps)
+        except StageFailure as failure:
+            errors.fallback(failure.stage, name, failure.error, options.on_error)
+        except (errors.PrismError, errors.PrismWarning):  # a region's own failure, to be raised
+            raise
+        except Exception as error:
+            errors.fallback("pipeline", name, error, options.on_error)
+    return Rewritten(closed, steps, optimizer)
+
+
+def plan(region: Any, device: Any, options: Options, stages: Stages) -> Outcome:
+    """Decide what runs for one region: from its program to its kernels."""
+    program, log = region.program, StageLog()
+    try:
+        found = log.run("explore", stages.explore, program, device, options)
+        chosen = log.run("instantiate", stages.instantiate, region, found, device, options)
+        emitted = log.run("emit", stages.emit, chosen.plan) if chosen.plan is not None else None
+    except StageFailure as failure:
+        return Outcome(None, log.report(region.name, program, failure), failure)
+    return Outcome(_executable(chosen.plan, emitted), log.report(region.name, program))
+
+
+# -- what goes through the two functions above -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The rooms that the pipeline calls, so that a test can put others in their place.
+
+    `extract` returns steps: what has a `program` is a region, what has `eqns` is left alone.
+    `instantiate` emits, verifies and measures candidates; it returns the `plan` that won, or None.
+    """
+
+    device: Callable[[Options], Any]  # -> Device
+    extract: Callable[[compat.ClosedJaxpr, Options, str], Any]  # -> Extraction
+    inside: Callable[[compat.JaxprEqn, Callable[..., Any]], compat.JaxprEqn]
+    explore: Callable[[Any, Any, Options], Any]  # Program, Device -> SearchResult
+    instantiate: Callable[[Any, Any, Any, Options], Any]  # Region, SearchResult, Device -> Outcome
+    emit: Callable[[Any], Any]  # Plan -> Emitted
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Settings and stages. As a value it is the `replan` of a `prism_call`: what batching and
+    differentiation make of a region goes through the same stages.
+    """
+
+    options: Options
+    stages: Stages
+
+    @property
+    def on_error(self) -> str:
+        """What a failure does: "warn" or "raise"."""
+        return self.options.on_error
+
+    def __call__(self, closed: compat.ClosedJaxpr, name: str) -> Rewritten:
+        """`closed` with its regions planned."""
+        return rewrite(closed, name, self)
+
+    def __repr__(self) -> str:  # it is printed in every jaxpr that holds a `prism_call`
+        return "<prism_jax>"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of planning a region; `runs` is None where XLA's own version stays."""
+
+    runs: Executable | None
+    report: RegionReport
+    failure: StageFailure | None = None
+
+
+def _executable(chosen: Any, emitted: Any) -> Executable | None:
+    return Executable(chosen.digest, chosen.backend, emitted.call) if chosen is not None else None
+
+
+# -- one step of a program -------------------------------------------------------------------------
+
+
+def _step(step: Any, name: str, device: Any, optimizer: Optimizer) -> Step:
+    journal = _journal.get() or Journal()
+    if not hasattr(step, "program"):
+        journal.untouched += len(step.eqns)
+        inner = functools.partial(_inner, name, optimizer)
+        return Kept(tuple(optimizer.stages.inside(eqn, inner) for eqn in step.eqns))
+    outcome = _planned(step, device, optimizer)
+    number = len(journal.regions)
+    journal.device = device.name
+    journal.regions.append(dataclasses.replace(outcome.report, name=step.name))
+    if outcome.failure is not None:
+        failure = outcome.failure
+        errors.fallback(failure.stage, step.name, failure.error, optimizer.on_error)
+    asked = journal.only is None or number in journal.only
+    return Cut(step, outcome.runs if asked else None)
+
+
+def _inner(name: str, optimizer: Optimizer, inner: compat.ClosedJaxpr) -> compat.ClosedJaxpr:
+    """A program inside an equation (a loop's body, a branch, ...), rewritten if that changes it."""
+    rewritten = rewrite(inner, name, optimizer)
+    return compat.trace_flat(rewritten, inner.in_avals) if rewritten.changed else inner
+
+
+def _note_refusals(cut: Any) -> None:
+    journal = _journal.get()
+    if journal is not None:
+        journal.refused.update(dict.fromkeys(cut.refused))
+
+
+_memo: dict[Any, Outcome] = {}
+_working: defaultdict[Any, threading.Lock] = defaultdict(threading.Lock)
+_memo_lock = threading.Lock()
+
+
+def _planned(region: Any, device: Any, optimizer: Optimizer) -> Outcome:
+    """`plan`, once per program, device and settings in this process, whichever thread asks."""
+    options, stages = optimizer.options, optimizer.stages
+    key = (region.program.digest, options.key(), device.name, stages)
+    with _memo_lock:
+        working = _working[key]
+    with working:
+        if key not in _memo:
+            _memo[key] = plan(region, device, options, stages)
+        return _memo[key]
+
+
+def forget() -> None:
+    """Forget every plan of this process (for tests and measurements)."""
+    with _memo_lock:
+        _memo.clear()
+        _working.clear()
+
+
+# -- listening -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Journal:
+    """What was found while functions were rewritten, in the order of their regions.
+
+    `only` limits replacement to the regions of these numbers; None: all may be replaced.
+    """
+
+    only: frozenset[int] | None = None
+    regions: list[RegionReport] = field(default_factory=list[RegionReport])
+    untouched: int = 0
+    refused: dict[str, None] = field(default_factory=dict[str, None])
+    device: str = ""
+
+
+_journal: ContextVar[Journal | None] = ContextVar("prism_jax_journal", default=None)
+
+
+@contextlib.contextmanager
+def listening(only: frozenset[int] | None = None) -> Generator[Journal]:
+    """Everything that is rewritten inside the block, also by transformations and nested calls.
+
+    Args:
+      only: the numbers of the regions that may be replaced; None: all.
+    """
+    journal = Journal(only)
+    token = _journal.set(journal)
+    try:
+        yield journal
+    finally:
+        _journal.reset(token)
+
+
+# -- the rooms -------------------------------------------------------------------------------------
+
+
+@functools.cache
+def default_stages() -> Stages:
+    """The rooms of this package, imported when the first function is rewritten."""
+    from prism_jax import device, emit, explore, extract
+    from prism_jax.launch import rooms
+
+    def row(options: Options) -> device.Device:
+        return device.row(options.device) if options.device else device.current()
+
+    return Stages(
+        device=row,
+        extract=extract.extract,
+        inside=extract.rewrite_subjaxprs,
+        explore=explore.explore,
+        instantiate=rooms.choose,
+        emit=emit.emit,
+    )
