@@ -25,7 +25,7 @@ from typing import TypeAlias
 
 AXES = frozenset("ijkl")
 NUMBERS = frozenset("pqn")
-MONOIDS = ("sum", "prod", "max", "min", "any", "all")
+MONOIDS = ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin")
 
 
 @dataclass(frozen=True)

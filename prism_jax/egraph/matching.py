@@ -23,7 +23,8 @@ from prism_jax.egraph.normal import Term, TensorLanguage
 from prism_jax.ir.nodes import REAL, Axis, Precision
 
 Bindings = dict[str, Any]
-"""Terms: class ids; segments: tuples of `Term`; numbers: fractions; axes: tuples of axes. ``#`` holds the reductions met."""
+"""Terms: class ids; segments: tuples of `Term`; numbers: fractions; axes: tuples of axes. ``#`` holds the reductions met,
+``#index`` the sort of their indices if they give indices."""
 
 Match = tuple[int, tuple[tuple[str, Any], ...]]
 
@@ -141,8 +142,10 @@ class _Matcher:
         self.graph, self.rule = graph, rule
         self.sums = rule.axiom.sums
 
-    def term(self, pattern: P.Pattern, identifier: int, bound: Bindings) -> Iterator[Bindings]:
-        """All ways in which a class is an instance of a pattern."""
+    def term(
+        self, pattern: P.Pattern, identifier: int, bound: Bindings, built: bool = False
+    ) -> Iterator[Bindings]:
+        """All ways in which a class is an instance of a pattern; with `built`, a sum must have been built as one."""
         graph = self.graph
         identifier = graph.find(identifier)
         if isinstance(pattern, P.Var):
@@ -165,9 +168,7 @@ class _Matcher:
                 yield bound
             return
         kind = _root_kind(pattern)
-        # A sum inside a pattern is one that was built as a sum: going through every sum that a class got later multiplies
-        # distributions by each other (a product of distributed projections in attention).
-        if kind != "sum" or graph.founder[identifier][0][0] == "sum":
+        if kind != "sum" or not built or graph.founder[identifier][0][0] == "sum":
             for node in graph.nodes(identifier, kind):
                 yield from self.node(pattern, node, bound)
         if isinstance(pattern, P.Prod) and graph.facts(identifier).sort == REAL:
@@ -179,8 +180,10 @@ class _Matcher:
         find = self.graph.find
         match pattern:
             case P.Red(monoid, (axes,), body):
-                if head[1] != monoid or head[3] is not None or bound.get(axes, head[2]) != head[2]:
+                if head[1] != monoid or bound.get(axes, head[2]) != head[2]:
                     return
+                if head[3] is not None:
+                    bound = {**bound, "#index": head[3]}
                 owner = self.graph.lookup(node)
                 met = (*bound.get("#", ()), *([owner] if owner is not None else []))
                 yield from self.term(body, node[1], {**bound, axes: head[2], "#": met})
@@ -244,7 +247,9 @@ class _Matcher:
             if isinstance(pattern, P.Var) and not self._wished(pattern.name, child, sum_axes):
                 continue
             others = elements[:place] + elements[place + 1 :]
-            for found in self.term(pattern, child, with_number):
+            # A sum that is a factor must have been built as a sum: going through every sum that a class got later multiplies
+            # distributions by each other (a product of distributed projections in attention).
+            for found in self.term(pattern, child, with_number, built=sum_axes is None):
                 yield from self._singles(rest, others, segments, found, sum_axes)
 
     def _segments(self, elements: list[Term], names: list[str], bound: Bindings) -> Iterator[Bindings]:
@@ -345,4 +350,5 @@ class _Builder:
                 return normal.add_operator(graph, name, [self.term(x) for x in args])
             case P.Red(monoid, axes, body):
                 bound = [axis for name in axes for axis in self.bound[name]]
-                return normal.add_reduce(graph, monoid, bound, self.term(body))
+                index = self.bound.get("#index") if monoid in ("argmax", "argmin") else None
+                return normal.add_reduce(graph, monoid, bound, self.term(body), index)

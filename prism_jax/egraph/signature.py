@@ -51,7 +51,14 @@ def of(roots: Iterable[Node]) -> str:
 
 
 def _hash(*parts: object) -> str:
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:24]
+    return hashlib.sha256("\0".join(map(_text, parts)).encode()).hexdigest()[:24]
+
+
+def _text(part: object) -> str:
+    """Numbers to twelve digits: `x / c` and `x * (1 / c)` differ in the last bits of the constant only."""
+    if isinstance(part, Fraction):
+        return f"{float(part):.12g}"
+    return ",".join(map(_text, part)) if isinstance(part, tuple) else str(part)
 
 
 def _collected(pairs: Iterable[tuple[str, Fraction]]) -> Pairs:
