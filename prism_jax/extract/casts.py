@@ -47,13 +47,8 @@ def identity_casts(flat: Flat) -> set[Equation]:
         old, new = equation.inputs[0].dtype, equation.outputs[0].dtype
         if old not in FLOATS or new not in FLOATS:
             continue
-        if holds(new, old):
-            found.add(equation)
-        elif (
-            not new.startswith("float8")
-            and any(holds(new, dtype) for dtype in inputs)
-            and not _deliberate(equation, users)
-        ):
+        known = not new.startswith("float8") and any(holds(new, dtype) for dtype in inputs)
+        if holds(new, old) or (known and not _deliberate(equation, users)):
             found.add(equation)
     return found
 
@@ -64,9 +59,7 @@ def _deliberate(narrowing: Equation, users: dict[Value, list[Equation | None]]) 
         return False
     others = any(user is None or not _converts(user, rounded.dtype) for user in users[exact])
     return others and any(
-        user is not None
-        and _converts(user)
-        and holds(user.outputs[0].dtype, rounded.dtype)
+        user is not None and _converts(user) and holds(user.outputs[0].dtype, rounded.dtype)
         for user in users[rounded]
     )
 

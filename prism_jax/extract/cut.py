@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prism_jax import compat
-from prism_jax.extract.items import Item, nbytes
+from prism_jax.extract.items import Item, nbytes, shape
 from prism_jax.extract.repeat import Cheap
 
 WINDOW = 64
@@ -65,7 +65,7 @@ def schedule(items: Sequence[Item]) -> list[Group]:
 
 
 def divide(items: Sequence[Item], bound: int, cheap: Cheap) -> list[list[Item]]:
-    """Cuts a liftable group into runs of at most `bound` in weight, each time at the narrowest place.
+    """Cuts a liftable group into runs of at most `bound` in weight, each at the narrowest place.
 
     The width of a place is what nearby items must hand over it; values that live far longer than
     a run are in memory wherever the cut is. Both depend only on the equations around, so equal
@@ -82,9 +82,7 @@ def divide(items: Sequence[Item], bound: int, cheap: Cheap) -> list[list[Item]]:
             end += 1
             if end < len(items) and total * 4 >= bound and width[end] <= narrowest:
                 narrowest, best = width[end], end
-        if end == len(items):
-            best = end
-        elif best == len(items):
+        if end == len(items) or best == len(items):
             best = end
         pieces.append(list(items[start:best]))
         start = best
@@ -137,7 +135,7 @@ def components(items: Sequence[Item]) -> list[list[Item]]:
     owner: dict[compat.Var, int] = {}
     for number, item in enumerate(items):
         for var in (*item.reads, *item.writes):
-            if var.aval.shape == ():
+            if shape(var) == ():
                 continue  # numbers are cheap to hand to both
             other = owner.setdefault(var, number)
             first, second = sorted((find(other), find(number)))
@@ -149,7 +147,7 @@ def components(items: Sequence[Item]) -> list[list[Item]]:
                 first, second = sorted((find(scalars[var]), find(number)))
                 parent[second] = first
         for var in item.writes:
-            if var.aval.shape == ():
+            if shape(var) == ():
                 scalars[var] = number
     parts: dict[int, list[Item]] = {}
     for number, item in enumerate(items):

@@ -59,16 +59,20 @@ Atom: TypeAlias = Value | Scalar
 
 @dataclass(eq=False, slots=True)
 class Equation:
-    """`outputs = primitive[params](inputs)`. `owner`: which equation of the outer jaxpr it is part of."""
+    """`outputs = primitive[params](inputs)`.
+
+    Attributes:
+      owner: which equation of the outer jaxpr it is part of.
+      closed_over: an operand is an array that only an inner jaxpr knows: it cannot be an input.
+      context: why its own context (host offloading, annotations, effects) forbids to move it.
+    """
 
     primitive: str
     params: Mapping[str, Any]
     inputs: tuple[Atom, ...]
     owner: int
     closed_over: bool = False
-    """An operand is an array that only an inner jaxpr knows, so it cannot become an input."""
     context: str | None = None
-    """Why the equation's own context (host offloading, compiler annotations) forbids to move it."""
     outputs: tuple[Value, ...] = ()
 
     def __str__(self) -> str:
@@ -78,7 +82,9 @@ class Equation:
 
 @dataclass
 class Flat:
-    """`inputs` are the jaxpr's own, then its array constants; `constants` are the latter's arrays."""
+    """Attributes: `inputs` are the jaxpr's own, then its array constants, whose arrays are
+    `constants`.
+    """
 
     inputs: list[Value] = field(default_factory=list[Value])
     constants: list[Any] = field(default_factory=list[Any])
@@ -110,7 +116,7 @@ def body_of(equation: Any) -> Any | None:
 
 def scalar_constant(value: Any) -> Scalar | None:
     """The number that a rank-0 constant holds, if it is known here and now."""
-    if isinstance(value, jax.core.Tracer) or np.shape(value) != ():
+    if compat.is_tracer(value) or np.shape(value) != ():
         return None
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         return None
@@ -121,7 +127,7 @@ def scalar_constant(value: Any) -> Scalar | None:
 
 
 def flatten(jaxpr: Any) -> Flat:
-    """Looks through all calls of a closed jaxpr. Never refuses: what has no rule stays an equation."""
+    """Looks through all calls of a closed jaxpr. What has no rule stays an equation."""
     inner, consts = open_jaxpr(jaxpr)
     flat = Flat()
     known: dict[Any, Atom] = {}
@@ -149,7 +155,10 @@ def flatten_owned(equations: Sequence[Any], known: dict[Any, Atom]) -> list[Equa
     return flat.equations
 
 
-def _append(flat: Flat, equation: Any, known: dict[Any, Atom], owner: int, hidden: set[Any]) -> None:
+def _append(
+    flat: Flat, equation: Any, known: dict[Any, Atom], owner: int, hidden: set[Any]
+) -> None:
+    """Appends an equation, or the body of a call. `hidden`: arrays that only a body closes over."""
     atoms = tuple(_atom(var, known) for var in equation.invars)
     body = body_of(equation)
     if body is None:
@@ -197,7 +206,8 @@ def _context(equation: Any) -> str | None:
 
 
 def _value(aval: Any, source: Equation | None = None, position: int = 0) -> Value:
-    shape, dtype = tuple(getattr(aval, "shape", ())), str(getattr(aval, "dtype", ""))
+    shape: tuple[Any, ...] = tuple(getattr(aval, "shape", ()))
+    dtype = str(getattr(aval, "dtype", ""))
     if not compat.is_local(aval) and all(isinstance(size, int) for size in shape):
         # Tokens, references, keys, arrays split over devices: no rule accepts such a dtype.
         dtype = f"{dtype or type(aval).__name__} of a special kind"
@@ -210,4 +220,5 @@ def _atom(var: Any, known: Mapping[Any, Atom]) -> Atom:
     scalar = scalar_constant(var.val)
     if scalar is None:
         return _value(var.aval)  # an array literal: no source and not an input, refused by `lift`
-    return Scalar(scalar.value, str(var.aval.dtype))
+    aval: Any = var.aval
+    return Scalar(scalar.value, str(aval.dtype))

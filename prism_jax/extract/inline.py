@@ -34,11 +34,7 @@ def inline(closed: compat.ClosedJaxpr) -> compat.ClosedJaxpr:
         env: dict[compat.Var, Any] = {}
         eqns: list[compat.JaxprEqn] = []
         _append(jaxpr.eqns, env, eqns, (), {}, kept)
-        lost = {
-            var
-            for var in jaxpr.outvars
-            if not _literal(var) and _read(env, var) is not var
-        }
+        lost = {var for var in jaxpr.outvars if not _literal(var) and _read(env, var) is not var}
         if not lost:
             return compat.with_equations(closed, eqns, jaxpr.outvars)
         kept |= lost

@@ -13,7 +13,8 @@ from typing import Any
 
 from prism_jax import compat
 from prism_jax.extract.flat import Atom, Equation, Value, body_of, flatten_owned
-from prism_jax.extract.rule import RULES, refusal
+from prism_jax.extract.rule import refusal
+from prism_jax.extract.rules import RULES
 
 WEIGHT = {"layout": 0, "pointwise": 1, "reduction": 1, "contraction": 2}
 """About how many nodes an equation of each kind becomes."""
@@ -85,11 +86,18 @@ def _outer(value: Value, owner: int, names: dict[Value, compat.Var]) -> set[comp
     return {var for atom in below for var in _outer(atom, owner, names)}
 
 
+def shape(variable: compat.Var) -> tuple[int, ...]:
+    """The shape of a variable's array; () for what is no array."""
+    aval: Any = variable.aval
+    return tuple(getattr(aval, "shape", ()))
+
+
 def elements(variables: Iterable[compat.Var]) -> int:
     """The size of the largest array among variables."""
-    return max((math.prod(v.aval.shape) for v in variables), default=0)
+    return max((math.prod(shape(v)) for v in variables), default=0)
 
 
 def nbytes(variable: compat.Var) -> int:
     """Bytes of a variable's array."""
-    return math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
+    aval: Any = variable.aval
+    return math.prod(aval.shape) * aval.dtype.itemsize

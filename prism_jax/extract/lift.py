@@ -21,19 +21,21 @@ import keyword
 from collections.abc import Sequence
 from typing import Any
 
-from prism_jax.extract import rules as _rules  # noqa: F401 - fills the table
 from prism_jax.extract.casts import identity_casts
 from prism_jax.extract.flat import Equation, Flat, Scalar, Value, flatten, open_jaxpr
 from prism_jax.extract.integers import index_range, inside
 from prism_jax.extract.refuse import NotLiftable
 from prism_jax.extract.relations import Relations
-from prism_jax.extract.rule import DTYPES, RULES, Ask, Point, Pull, refusal
+from prism_jax.extract.rule import DTYPES, Ask, Point, Pull, refusal
+from prism_jax.extract.rules import RULES
 from prism_jax.ir.nodes import (
+    REAL,
     Axis,
     Const,
     Index,
     Load,
     Node,
+    Pointwise,
     Store,
     Tensor,
     Within,
@@ -67,10 +69,9 @@ def lift(jaxpr: Any, name: str, inputs: Sequence[str] | None = None) -> Program:
 def argument_names(jaxpr: Any) -> list[str] | None:
     """The names of a traced function's arguments, if each can be a tensor's name."""
     inner, _ = open_jaxpr(jaxpr)
-    names = list(getattr(getattr(inner, "debug_info", None), "arg_names", None) or ())
-    plain = all(
-        isinstance(n, str) and n.isidentifier() and not keyword.iskeyword(n) for n in names
-    )
+    given: Any = getattr(getattr(inner, "debug_info", None), "arg_names", None)
+    names = [str(name) for name in given or ()]
+    plain = all(name.isidentifier() and not keyword.iskeyword(name) for name in names)
     fits = len(names) == len(inner.invars) == len(set(names))
     return names if plain and fits else None
 
@@ -82,7 +83,8 @@ def lift_flat(flat: Flat, name: str, inputs: Sequence[str] | None = None) -> Pro
         if reason is not None:
             raise NotLiftable(f"{reason}, in {equation}")
     for atom in (*flat.inputs, *flat.outputs):
-        if atom.dtype not in DTYPES or not all(isinstance(n, int) and n > 0 for n in atom.shape):
+        sizes: tuple[Any, ...] = atom.shape
+        if atom.dtype not in DTYPES or not all(isinstance(n, int) and n > 0 for n in sizes):
             raise NotLiftable(f"an input or output is {atom.dtype}{list(atom.shape)}")
     names = list(inputs or [f"x{n}" for n in range(len(flat.inputs))])
     names += [f"constant{n}" for n in range(len(flat.inputs) - len(names))]
@@ -113,8 +115,6 @@ def lift_flat(flat: Flat, name: str, inputs: Sequence[str] | None = None) -> Pro
 
 def stored(value: Node, dtype: str) -> Node:
     """A store rounds to its tensor's dtype anyway, so a last cast to that dtype says nothing."""
-    from prism_jax.ir.nodes import REAL, Pointwise
-
     if isinstance(value, Pointwise) and value.op == "cast" and value.parameter == dtype:
         return value.args[0] if value.args[0].sort == value.sort == REAL else value
     return value
@@ -132,7 +132,7 @@ def _outputs(flat: Flat, names: set[str]) -> list[Tensor]:
 
 
 def _blow_up(name: str) -> str:
-    return f"{name} indexes what it computes in so many ways that it would have over {MAX_NODES} nodes"
+    return f"{name} indexes what it computes in so many ways that it has over {MAX_NODES} nodes"
 
 
 class Lifter:
@@ -204,7 +204,7 @@ class Lifter:
     def _normal(self, ask: Ask) -> Ask:
         """Index 0 in dimensions of one element; only guards that the index tuple depends on."""
         index = tuple(
-            at(0) if size == 1 else ix for size, ix in zip(ask.atom.shape, ask.index, strict=True)
+            at(0) if size == 1 else ix for size, ix in zip(ask.atom.shape, ask.where, strict=True)
         )
         guards = ask.guards
         if guards:
@@ -218,7 +218,7 @@ class Lifter:
             return Const(atom.value, sort_of(atom.dtype))
         found = self.memo.get(ask)
         if found is None and atom.source is None:
-            found = self.memo[ask] = self._load(atom, ask.index, ask.guards)
+            found = self.memo[ask] = self._load(atom, ask.where, ask.guards)
         return found
 
     def _learn(self, ask: Ask, answer: Node) -> None:
@@ -232,7 +232,7 @@ class Lifter:
         assert isinstance(ask.atom, Value)
         source = ask.atom.source
         assert source is not None
-        point = Point(ask.index, ask.guards, ask.atom.position, self)
+        point = Point(ask.where, ask.guards, ask.atom.position, self)
         return RULES[source.primitive].pull(source, point)
 
     def _load(self, value: Value, index: tuple[Index, ...], guards: tuple[Within, ...]) -> Node:
@@ -240,9 +240,7 @@ class Lifter:
             raise NotLiftable(
                 f"a constant array {value.dtype}{list(value.shape)} is written into the jaxpr"
             )
-        loose = [
-            ix for ix, size in zip(index, value.shape, strict=True) if not inside(ix, 0, size)
-        ]
+        loose = [ix for ix, size in zip(index, value.shape, strict=True) if not inside(ix, 0, size)]
         tensor = self.tensors[value]
         if not loose:
             return Load(tensor, index)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 
-class NotLiftable(Exception):  # noqa: N818 - the name says what the caller asks about
-    """A jaxpr, or one of its equations, has no program. The text names the primitive and the reason.
+class NotLiftable(Exception):
+    """A jaxpr, or one of its equations, has no program; the text names primitive and reason.
 
     A refusal is a note and not a failure: the equations run exactly as jax would run them.
     """

@@ -29,12 +29,12 @@ from prism_jax.options import Options
 MAX_WEIGHT = 60
 """A region's size in lifted nodes, about; what is longer is cut."""
 MIN_POINTWISE = 24
-"""A region that neither reduces nor contracts needs this many pointwise equations: XLA fuses those."""
+"""A region that only works elementwise needs this many equations: XLA fuses those well."""
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Equations that one program describes. `invars` and `outvars` are of the jaxpr it was cut from."""
+    """Equations that one program describes; `invars`, `outvars`: of the jaxpr it was cut from."""
 
     name: str
     jaxpr: compat.ClosedJaxpr
@@ -52,7 +52,7 @@ class Equations:
 
 @dataclass(frozen=True, eq=False)
 class Extraction:
-    """The steps of a jaxpr, in execution order; `refused`: why equations were left alone, each once.
+    """The steps of a jaxpr, in execution order, and why equations were left alone.
 
     Steps read the jaxpr's invars and constvars and define its outvars; as nested jits are inlined,
     what they hand to each other may be variables of their own.
@@ -67,7 +67,9 @@ class Extraction:
         return tuple(step for step in self.steps if isinstance(step, Region))
 
 
-def extract(jaxpr: compat.ClosedJaxpr, options: Options | None = None, name: str = "f") -> Extraction:
+def extract(
+    jaxpr: compat.ClosedJaxpr, options: Options | None = None, name: str = "f"
+) -> Extraction:
     """Cuts a closed jaxpr.
 
     Args:
@@ -87,7 +89,7 @@ class _Piece:
     items: list[Item]
 
 
-class _Unliftable(Exception):  # noqa: N818 - control flow inside this file
+class _Unliftable(Exception):
     def __init__(self, piece: _Piece) -> None:
         self.piece = piece
 
@@ -164,7 +166,7 @@ class _Extractor:
     def region(
         self, repeated: list[Item], own: list[Item], needed: set[compat.Var], readable: bool
     ) -> Region:
-        """The region that computes, of its own items' variables, those that are needed elsewhere."""
+        """The region that computes those of its own items' variables that are needed elsewhere."""
         items = [*repeated, *own]
         written = {var for item in items for var in item.writes}
         reads = dict.fromkeys(v for item in items for v in item.reads if v not in written)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 from prism_jax.extract.classes import Classes
 from prism_jax.extract.flat import Equation, Flat, Value
-from prism_jax.extract.rule import RULES, Ask, Point
+from prism_jax.extract.rule import Ask, Point
+from prism_jax.extract.rules import RULES
 from prism_jax.extract.rules.layout import reshape_groups
 from prism_jax.ir.nodes import Axis, Index, Load, Node, Tensor, at
 
@@ -43,6 +44,8 @@ class Relations:
         for equation in flat.equations:
             if equation.primitive == "reshape":
                 factorings += self._reshape(equation)
+            elif equation.primitive == "tile":
+                self._tile(equation)
             else:
                 self._observe(equation)
         self._settle(factorings)
@@ -96,7 +99,7 @@ class Relations:
 
     def _answer(self, ask: Ask) -> Node:
         if isinstance(ask.atom, Value):
-            for dim, index in zip(self._dims[ask.atom], ask.index, strict=True):
+            for dim, index in zip(self._dims[ask.atom], ask.where, strict=True):
                 if index.axis is not None and index.axis in self._markers:
                     self.classes.unite(dim, self._markers[index.axis])
         return Load(Tensor("?", (), ask.atom.dtype), ())
@@ -122,6 +125,18 @@ class Relations:
                     self.classes.size[both] *= operand.shape[dim]
                 self.classes.split(both, [old[d] for d in ins])
                 self.classes.split(both, [new[d] for d in outs])
+
+    def _tile(self, equation: Equation) -> None:
+        operand, result = equation.inputs[0], equation.outputs[0]
+        if not isinstance(operand, Value):
+            return
+        for n, (repeats, old, new) in enumerate(
+            zip(equation.params["reps"], self._dims[operand], self._dims[result], strict=True)
+        ):
+            if repeats == 1:
+                self.classes.unite(old, new)
+            elif operand.shape[n] != 1:
+                self.classes.split(new, [self.classes.new(repeats), old])
 
     def _settle(self, factorings: list[tuple[int, list[int]]]) -> None:
         """Names the factors of dimensions that are split anyway, until nothing changes."""

@@ -1,4 +1,4 @@
-"""Cheap equations are repeated in the regions that read them, instead of being handed over in memory.
+"""Cheap equations are repeated in the regions that read them, not handed over in memory.
 
 A transpose or a broadcast is only an index inside a program, and a mask of iotas is arithmetic that
 later stages want to see (to skip masked tiles); as an array between two regions it would be written

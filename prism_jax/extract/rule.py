@@ -1,11 +1,12 @@
 """What a lifting rule is, and the table of them.
 
-A rule answers: *which node is element `index` of this output?* It is a generator: `yield p.ask(x, i)`
-asks for element `i` of operand `x` and receives its node, so that jaxprs of any depth need no deep
-recursion. The same rule run on markers instead of axes tells which dimensions are one (`relate`), so
-adding a primitive is adding one function.
+A rule answers: *which node is element `index` of this output?* It is a generator: `yield p.ask(x,
+i)` asks for element `i` of operand `x` and receives its node, so that jaxprs of any depth need no
+deep recursion. The same rule run on markers instead of axes tells which dimensions are one
+(`relations`), so adding a primitive is adding one function.
 
-* `kind` says what the equation costs: "layout" (only indices), "pointwise", "reduction", "contraction".
+* `kind` says what the equation costs: "layout" (only indices), "pointwise", "reduction" or
+  "contraction".
 * `check(equation)` refuses, by a sentence, what the rule does not cover; None means that it does.
 """
 
@@ -24,7 +25,7 @@ class Ask(NamedTuple):
     """One element of one operand; the value matters only where the guards hold."""
 
     atom: Atom
-    index: tuple[Index, ...]
+    where: tuple[Index, ...]
     guards: tuple[Within, ...]
 
 
@@ -121,7 +122,8 @@ def refusal(equation: Equation) -> str | None:
     for atom in (*equation.inputs, *equation.outputs):
         if atom.dtype not in DTYPES:
             return f"{name} works on {atom.dtype}, which programs do not have"
-        for size in atom.shape:
+        sizes: tuple[Any, ...] = atom.shape
+        for size in sizes:
             if not isinstance(size, int):
                 return f"{name} has a symbolic shape"
             if size == 0:
@@ -136,7 +138,7 @@ def refusal(equation: Equation) -> str | None:
 
 
 def guarded(p: Point, guards: Iterable[Within], within: Ask, outside: Ask | Node) -> Pull:
-    """`within` where all guards hold, else `outside`; a load takes the guards and the fill itself."""
+    """`within` where all guards hold, else `outside`; a load takes guards and fill itself."""
     live = tuple(g for g in guards if not inside(g.index, g.low, g.high))
     for guard in live:
         low, high = index_range(guard.index)
@@ -152,4 +154,3 @@ def guarded(p: Point, guards: Iterable[Within], within: Ask, outside: Ask | Node
             every = tuple(dict.fromkeys((*inner.guard, *live)))
             return Load(inner.tensor, inner.index, every, other)
     return pointwise("where", (mask_of(live), inner, other))
-

@@ -8,7 +8,7 @@ from prism_jax.extract.flat import Equation
 from prism_jax.extract.integers import cast, pointwise
 from prism_jax.extract.rule import Point, Pull, rule
 from prism_jax.extract.rules.reduction import accumulator, reduce_node
-from prism_jax.ir.nodes import FLOATS, Index, Precision
+from prism_jax.ir.nodes import FLOATS, REAL, Index, Precision
 
 _ENUM = {"DEFAULT": "default", "HIGH": "tf32", "HIGHEST": "highest"}
 _STRICTNESS = ("default", "tf32", "highest")
@@ -62,9 +62,9 @@ def dot_general(e: Equation, p: Point) -> Pull:
     y = yield p.ask(right, [at_right[dim] for dim in range(len(right.shape))])
     result = e.outputs[0].dtype
     if result in FLOATS:
-        x, y = (cast(v, result) if d not in FLOATS else v for v, d in zip((x, y), _dtypes(e), strict=True))
+        x, y = (v if v.sort == REAL else cast(v, result) for v in (x, y))
         precision = Precision(
-            wider(*_dtypes(e)),
+            wider(left.dtype, right.dtype),
             accumulator(result),
             result,
             algorithm(e.params.get("precision")) or "default",
@@ -73,7 +73,3 @@ def dot_general(e: Equation, p: Point) -> Pull:
         x, y = cast(x, result), cast(y, result)
         precision = Precision(left.dtype, result, result)
     return reduce_node("sum", axes, pointwise("mul", (x, y)), precision)
-
-
-def _dtypes(e: Equation) -> tuple[str, str]:
-    return e.inputs[0].dtype, e.inputs[1].dtype

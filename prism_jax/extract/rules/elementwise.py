@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from prism_jax.extract.flat import Equation
 from prism_jax.extract.integers import cast, pointwise
 from prism_jax.extract.rule import Point, Pull, rule
@@ -57,6 +59,13 @@ def square(e: Equation, p: Point) -> Pull:
     return pointwise("mul", (x, x))
 
 
+@rule("log2", kind="pointwise")
+def log2(e: Equation, p: Point) -> Pull:
+    """log(x) / log(2), with the quotient of constants taken now."""
+    x = yield p.ask(e.inputs[0], p.index)
+    return pointwise("mul", (pointwise("log", (x,)), Const(1 / math.log(2))))
+
+
 @rule("one_minus_square", kind="pointwise")
 def one_minus_square(e: Equation, p: Point) -> Pull:
     """1 - x * x: the derivative of tanh."""
@@ -104,7 +113,7 @@ def clamp(e: Equation, p: Point) -> Pull:
 
 @rule("select_n", kind="pointwise")
 def select_n(e: Equation, p: Point) -> Pull:
-    """One of several cases by a boolean or an integer; an integer outside 0..n-1 takes the nearest."""
+    """One of several cases by a boolean or an integer; one outside 0..n-1 takes the nearest."""
     which, *cases = e.inputs
     chosen = yield p.ask(which, p.index if which.shape else ())
     if isinstance(chosen, Const):  # what is not chosen need not be lifted
@@ -140,7 +149,7 @@ def reduce_precision(e: Equation, p: Point) -> Pull:
     return pointwise("reduce_precision", (x,), bits)
 
 
-@rule("copy", "copy_p", "stop_gradient")
+@rule("copy", "stop_gradient")
 def identity(e: Equation, p: Point) -> Pull:
     """The same values. (A derivative is taken of the original equations, never of the program.)"""
     return (yield p.ask(e.inputs[0], p.index))

@@ -1,4 +1,4 @@
-"""Indexing by values: integer nodes become terms of indices; what may leave its array has a guard."""
+"""Indexing by values: integer nodes become terms of indices; what may be outside has a guard."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def dynamic_update_slice(e: Equation, p: Point) -> Pull:
         for ix, size, high in zip(index, update.shape, highs, strict=True)
         if high > 0
     ]
-    return (
-        yield from guarded(p, guards, p.ask(update, index, guards), p.ask(operand, p.index))
-    )
+    return (yield from guarded(p, guards, p.ask(update, index, guards), p.ask(operand, p.index)))
 
 
 def _mode(e: Equation) -> str:
@@ -60,7 +58,7 @@ def _known_mode(e: Equation) -> str | None:
 
 
 def fill_value(e: Equation) -> Const:
-    """What FILL_OR_DROP gives outside: NaN, or the least (signed) or greatest (unsigned) integer."""
+    """What FILL_OR_DROP gives outside: NaN, or the least (unsigned: the greatest) integer."""
     dtype, given = e.outputs[0].dtype, e.params.get("fill_value")
     sort = sort_of(dtype)
     if given is not None:
@@ -102,4 +100,3 @@ def gather(e: Equation, p: Point) -> Pull:
     if not guards:
         return (yield found)
     return (yield from guarded(p, guards, found, fill_value(e)))
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -39,13 +40,6 @@ def squeeze(e: Equation, p: Point) -> Pull:
     return (yield p.ask(operand, index))
 
 
-@rule("expand_dims")
-def expand_dims(e: Equation, p: Point) -> Pull:
-    """Adds dimensions of one element."""
-    new = set(e.params["dimensions"])
-    return (yield p.ask(e.inputs[0], [ix for dim, ix in enumerate(p.index) if dim not in new]))
-
-
 Group = tuple[list[int], list[int]]
 
 
@@ -77,7 +71,7 @@ def _refinable(e: Equation) -> str | None:
         cuts = {math.prod(old[d] for d in ins[n:]) for n in range(len(ins))}
         cuts |= {math.prod(new[d] for d in outs[n:]) for n in range(len(outs))}
         chain = sorted(cuts)
-        if any(big % small for small, big in zip(chain, chain[1:], strict=False)):
+        if any(big % small for small, big in itertools.pairwise(chain)):
             return f"from {old} to {new} has no common factors"
     return None
 
@@ -124,6 +118,37 @@ def split(e: Equation, p: Point) -> Pull:
     axis = e.params["axis"]
     start = sum(int(size) for size in e.params["sizes"][: p.position])
     index = [ix + start if dim == axis else ix for dim, ix in enumerate(p.index)]
+    return (yield p.ask(e.inputs[0], index))
+
+
+@rule("unstack")
+def unstack(e: Equation, p: Point) -> Pull:
+    """Output n is element n of a dimension."""
+    axis = e.params["axis"]
+    return (yield p.ask(e.inputs[0], [*p.index[:axis], at(p.position), *p.index[axis:]]))
+
+
+@rule("stack")
+def stack(e: Equation, p: Point) -> Pull:
+    """The operand that the index names."""
+    axis = e.params["axis"]
+    where, rest = p.index[axis], [*p.index[:axis], *p.index[axis + 1 :]]
+    result: Node | None = None
+    for number in reversed(range(len(e.inputs))):
+        low, high = index_range(where)
+        if number < low or number > high:
+            continue
+        node = yield p.ask(e.inputs[number], rest)
+        here = compare("lt", where, number + 1)
+        result = node if result is None else pointwise("where", (here, node, result))
+    assert result is not None
+    return result
+
+
+@rule("tile")
+def tile(e: Equation, p: Point) -> Pull:
+    """The index modulo the operand's size."""
+    index = [divmod_index(ix, size)[1] for ix, size in zip(p.index, e.inputs[0].shape, strict=True)]
     return (yield p.ask(e.inputs[0], index))
 
 

@@ -42,8 +42,7 @@ def _operand(e: Equation, p: Point, whole: bool = False) -> tuple[list[Index], t
     found, axes = p.bind(operand, wide, whole)
     rest = iter(p.index)
     index = [
-        found.get(dim, Index()) if dim in gone else next(rest)
-        for dim in range(len(operand.shape))
+        found.get(dim, Index()) if dim in gone else next(rest) for dim in range(len(operand.shape))
     ]
     return index, axes
 
@@ -83,4 +82,3 @@ def arg(e: Equation, p: Point) -> Pull:
         return Const(0, sort)
     body = cast(body, "int32") if body.sort == "bool" else body
     return Reduce(e.primitive, used, body, None, sort)
-
