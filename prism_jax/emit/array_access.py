@@ -39,7 +39,10 @@ def radix(index: Index, size: int) -> list[Axis] | None:
     """The axes, major first, whose mixed-radix number this index is, if it covers `size` exactly."""
     if index.offset or not index.terms or any(not isinstance(t, Axis) for t, _ in index.terms):
         return None
-    terms = sorted(((c, t) for t, c in index.terms if isinstance(t, Axis)), key=lambda ct: (ct[0], -int(ct[1].size)))
+    terms = sorted(
+        ((c, t) for t, c in index.terms if isinstance(t, Axis)),
+        key=lambda ct: (ct[0], -int(ct[1].size)),
+    )
     width = 1
     for coefficient, axis in terms:
         if coefficient != width:
@@ -48,7 +51,9 @@ def radix(index: Index, size: int) -> list[Axis] | None:
     return [axis for _, axis in reversed(terms)] if width == size else None
 
 
-def split_shape(shape: Sequence[int], index: Sequence[Index]) -> list[tuple[Axis | None, int]] | None:
+def split_shape(
+    shape: Sequence[int], index: Sequence[Index]
+) -> list[tuple[Axis | None, int]] | None:
     """The dimensions after splitting each into the axes that index it; None if some index is not like that."""
     parts: list[tuple[Axis | None, int]] = []
     for size, one in zip(shape, index, strict=True):
@@ -76,7 +81,9 @@ def load(terms: Terms, node: Load, env: Env) -> Value:
         padded = terms.scope.find(key := ("pad", text, widths, fill))
         if padded is None:
             comma = "," if len(pads) == 1 else ""
-            made = terms.assign(f"{text}_pad", f"lax.pad({text}, {fill}, ({widths}{comma}))", (), dtype, depth)
+            made = terms.assign(
+                f"{text}_pad", f"lax.pad({text}, {fill}, ({widths}{comma}))", (), dtype, depth
+            )
             padded = terms.scope.at(depth).know(key, made)
         text = padded.text
     whole = [int(s) + low + high for s, (low, high) in zip(node.tensor.shape, pads, strict=True)]
@@ -129,7 +136,9 @@ def _slice(
     for dim in dims:
         span = terms.range_of(dim.axis, env) if dim.axis is not None else None
         if span is None or span.size is None:
-            position = str(dim.offset) if span is None else _times(span.start or "0", dim.step, dim.offset)
+            position = (
+                str(dim.offset) if span is None else _times(span.start or "0", dim.step, dim.offset)
+            )
             shown.append(position)
             after.append("0")
             lengths.append(1)
@@ -139,7 +148,9 @@ def _slice(
             axes.append(dim.axis)
             length = (span.size - 1) * dim.step + 1
             lengths.append(length)
-            starts.append(_times(span.start, dim.step, dim.offset) if span.start else str(dim.offset))
+            starts.append(
+                _times(span.start, dim.step, dim.offset) if span.start else str(dim.offset)
+            )
             step = f":{dim.step}" if dim.step > 1 else ""
             full = span.start is None and dim.offset == 0 and length == dim.size
             shown.append(f":{step}" if full else f"{dim.offset}:{dim.offset + length}{step}")
@@ -181,8 +192,12 @@ def _gather(terms: Terms, node: Load, env: Env, text: str, depth: int) -> Value:
         axis = index.axis
         whole = axis is not None and counts[axis] == 1 and int(axis.size) == size
         span = terms.range_of(axis, env) if axis is not None and whole else None
-        kept.append(axis if span is not None and span.start is None and span.size is not None else None)
-    positions = [None if k else _position(terms, i, env) for i, k in zip(node.index, kept, strict=True)]
+        kept.append(
+            axis if span is not None and span.start is None and span.size is not None else None
+        )
+    positions = [
+        None if k else _position(terms, i, env) for i, k in zip(node.index, kept, strict=True)
+    ]
     found = [p for p in positions if p is not None]
     joint = terms._joint(found)
     depth = max([depth, *(p.depth for p in found)])
@@ -192,7 +207,9 @@ def _gather(terms: Terms, node: Load, env: Env, text: str, depth: int) -> Value:
             shown.append(":")
         else:
             clamped = f"jnp.clip({position.text}, 0, {size - 1})" if node.guard else position.text
-            shown.append(terms.align(type(position)(f"({clamped})", position.axes, position.dtype), joint))
+            shown.append(
+                terms.align(type(position)(f"({clamped})", position.axes, position.dtype), joint)
+            )
     slots = [n for n, p in enumerate(positions) if p is not None]
     adjacent = slots == list(range(slots[0], slots[0] + len(slots)))
     free = [k for k in kept if k is not None]
@@ -233,9 +250,9 @@ def _position(terms: Terms, index: Index, env: Env) -> Value:
     dtype = "int64" if any(v.dtype in ("int64", "uint64", "uint32") for v, _ in parts) else "int32"
     parts = [(terms.convert(v, dtype), c) for v, c in parts]
     axes = terms._joint([v for v, _ in parts])
-    texts = [
-        terms.align(v, axes) + (f" * {c}" if c != 1 else "") for v, c in parts
-    ] + ([str(index.offset)] if index.offset else [])
+    texts = [terms.align(v, axes) + (f" * {c}" if c != 1 else "") for v, c in parts] + (
+        [str(index.offset)] if index.offset else []
+    )
     if len(texts) == 1 and parts[0][1] == 1:
         return parts[0][0]
     return terms.assign("position", " + ".join(texts), axes, dtype, max(v.depth for v, _ in parts))
@@ -255,8 +272,12 @@ def store(terms: Terms, item: Store, value: Value, env: Env, buffer: str | None)
     written to it yet and the value covers it.
     """
     dtype = item.tensor.dtype
-    value = terms.convert(value, dtype) if value.dtype else type(value)(
-        f"jnp.asarray({value.text}, jnp.{dtype.replace('bool', 'bool_')})", (), dtype
+    value = (
+        terms.convert(value, dtype)
+        if value.dtype
+        else type(value)(
+            f"jnp.asarray({value.text}, jnp.{dtype.replace('bool', 'bool_')})", (), dtype
+        )
     )
     shape = [int(s) for s in item.tensor.shape]
     parts = split_shape(shape, item.index)
@@ -264,13 +285,17 @@ def store(terms: Terms, item: Store, value: Value, env: Env, buffer: str | None)
         return _scatter(terms, item, value, env, buffer)
     axes = tuple(axis for axis, _ in parts if axis is not None)
     spans: list[Range | None] = [None if a is None else terms.range_of(a, env) for a, _ in parts]
-    shown = tuple(a for a, s in zip([a for a, _ in parts], spans, strict=True) if s is not None and a and s.size is not None)
+    shown = tuple(
+        a
+        for a, s in zip([a for a, _ in parts], spans, strict=True)
+        if s is not None and a and s.size is not None
+    )
     if not axes and not value.axes:
         tile = value.text if not shape else f"{value.text}.reshape({', '.join(map(str, shape))})"
         return tile
     tile = terms.spread(value, shown, env)
     lengths = [1 if s is None or s.size is None else s.size for s in spans]
-    whole = all(s is None or (s.start is None and s.size is not None) for s in spans)
+    whole = all(s is None or s.start is None for s in spans)
     target = shape if whole else lengths
     if list(terms.sizes(shown, env)) != target:
         tile = f"{tile}.reshape({', '.join(map(str, target))})"

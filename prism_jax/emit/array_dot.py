@@ -37,7 +37,12 @@ def contraction(
 
 class _Contraction:
     def __init__(
-        self, terms: Terms, summed: Sequence[Axis], env: Env, precision: Precision | None, rounded: bool
+        self,
+        terms: Terms,
+        summed: Sequence[Axis],
+        env: Env,
+        precision: Precision | None,
+        rounded: bool,
     ) -> None:
         self.terms, self.env, self.precision, self.rounded = terms, env, precision, rounded
         self.summed = tuple(terms.shown(summed, env))
@@ -57,7 +62,9 @@ class _Contraction:
             plain.append(terms.number(missing, self.sort))
         while len(values) > 1:
             values = [self._alone(v, values[:n] + values[n + 1 :]) for n, v in enumerate(values)]
-            first, second = _best_pair([frozenset(v.axes) for v in values], self._kept(values), self._size)
+            first, second = _best_pair(
+                [frozenset(v.axes) for v in values], self._kept(values), self._size
+            )
             rest = [v for n, v in enumerate(values) if n not in (first, second)]
             product = self._pair(values[first], values[second], rest, last=not rest)
             values = [product, *rest]
@@ -70,9 +77,14 @@ class _Contraction:
         """A factor in the dtype it meets the others in: the declared one, not yet widened."""
         terms, precision = self.terms, self.precision
         value = terms.value(node.children[0] if self.narrow else node, self.env)
+        value = terms.only_live(value, [a for a in self.summed if a in value.axes], self.env, 0)
         if self.sort != REAL or not value.axes:
             return value
-        wanted = terms.compute if precision is None or precision.operand not in FLOATS else precision.operand
+        wanted = (
+            terms.compute
+            if precision is None or precision.operand not in FLOATS
+            else precision.operand
+        )
         return terms.convert(value, wanted)
 
     def _kept(self, values: Sequence[Value]) -> Axes:
@@ -128,7 +140,9 @@ class _Contraction:
             found = [str(value.axes.index(x)) for x in axes]
             return f"({', '.join(found)}{',' if len(found) == 1 else ''})"
 
-        numbers = f"(({dims(a, contract)}, {dims(b, contract)}), ({dims(a, batch)}, {dims(b, batch)}))"
+        numbers = (
+            f"(({dims(a, contract)}, {dims(b, contract)}), ({dims(a, batch)}, {dims(b, batch)}))"
+        )
         dtype = self._result(last)
         text = f"lax.dot_general({a.text}, {b.text}, {numbers}{precision_text(self.precision)}"
         text += f", preferred_element_type=jnp.{dtype})"

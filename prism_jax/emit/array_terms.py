@@ -179,7 +179,9 @@ class Terms:
         axes = self._joint(values)
         depth = max((v.depth for v in values), default=0)
         texts = [self.align(v, axes) for v in values]
-        return self.assign(node.op, operation(node, row.jnp, texts), axes, self._width(node.sort), depth)
+        return self.assign(
+            node.op, operation(node, row.jnp, texts), axes, self._width(node.sort), depth
+        )
 
     def _argument(self, node: Node, env: Env) -> Value:
         value = self.value(node, env)
@@ -209,7 +211,9 @@ class Terms:
         found = self.scope.find(key)
         if found is None:
             text = f"{value.text}.astype(jnp.{dtype})"
-            found = self.assign(f"{value.text}_{short(dtype)}", text, value.axes, dtype, value.depth)
+            found = self.assign(
+                f"{value.text}_{short(dtype)}", text, value.axes, dtype, value.depth
+            )
             self.scope.at(value.depth).know(key, found)
         return found
 
@@ -235,13 +239,31 @@ class Terms:
             return self.align(value, axes)
         return f"jnp.broadcast_to({self.align(value, axes)}, {self.sizes(axes, env)})"
 
+    def only_live(
+        self, value: Value, axes: Iterable[Axis], env: Env, identity: float | int | bool
+    ) -> Value:
+        """The value with `identity` where a last tile overlaps the one before along one of `axes`."""
+        for axis in axes:
+            live = self.range_of(axis, env).live
+            if live is None:
+                continue
+            dims = value.axes if axis in value.axes else (*value.axes, axis)
+            mask = self.align(Value(live, (axis,), "bool"), dims)
+            shown = repr(identity) if not isinstance(identity, float) else f'float("{identity}")'
+            text = f"jnp.where({mask}, {self.align(value, dims)}, jnp.asarray({shown}, {value.text}.dtype))"
+            depth = max(value.depth, self.range_of(axis, env).depth)
+            value = self.assign("counted", text, dims, value.dtype, depth)
+        return value
+
     # --- reductions -----------------------------------------------------------------------------
 
     def _reduce(self, node: Reduce, env: Env) -> Value:
         inner = {a: r for a, r in env.items() if a not in node.axes}
         terms = factors(node.body) if node.monoid == "sum" else ()
         if len(terms) > 1:
-            return array_dot.contraction(self, terms, node.axes, inner, node.precision, rounded=True)
+            return array_dot.contraction(
+                self, terms, node.axes, inner, node.precision, rounded=True
+            )
         length = math.prod(self.sizes(node.axes, inner))
         if 1 < length <= self.unroll and len(node.axes) == 1 and not node.monoid.startswith("arg"):
             return self._unrolled(node, inner)
@@ -272,7 +294,10 @@ class Terms:
         else:
             shown = str(dims[0]) if monoid.startswith("arg") else str(dims)
             text = MONOIDS[monoid].jnp_reduce.format(text, d=shown)
-            if index_sort or dtype not in (*FLOATS, "bool"):  # jnp widens small integers and chooses its own index dtype
+            if index_sort or dtype not in (
+                *FLOATS,
+                "bool",
+            ):  # jnp widens small integers and chooses its own index dtype
                 text += f".astype(jnp.{index_sort or dtype})"
         return self.assign(monoid, text, kept, index_sort or dtype, body.depth)
 
@@ -310,7 +335,9 @@ def literal(node: Const) -> str:
 
 def short(dtype: str) -> str:
     """`float32` as `f32`: for names."""
-    return dtype.replace("bfloat", "bf").replace("float", "f").replace("uint", "u").replace("int", "i")
+    return (
+        dtype.replace("bfloat", "bf").replace("float", "f").replace("uint", "u").replace("int", "i")
+    )
 
 
 def operation(node: Pointwise, template: str, texts: list[str]) -> str:
@@ -318,5 +345,9 @@ def operation(node: Pointwise, template: str, texts: list[str]) -> str:
     if node.op == "div" and node.sort == REAL:
         return f"{texts[0]} / {texts[1]}"
     parameter = node.parameter
-    shown = f"jnp.{str(parameter).replace('bool', 'bool_')}" if isinstance(parameter, str) else repr(parameter)
+    shown = (
+        f"jnp.{str(parameter).replace('bool', 'bool_')}"
+        if isinstance(parameter, str)
+        else repr(parameter)
+    )
     return template.format(*texts, p=shown)

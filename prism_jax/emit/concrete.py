@@ -73,7 +73,9 @@ class _Substitution:
         return Tensor(tensor.name, tuple(map(self.size, tensor.shape)), tensor.dtype)
 
     def index(self, index: Index) -> Index:
-        terms = [(self.axis(t) if isinstance(t, Axis) else self._nodes[t], c) for t, c in index.terms]
+        terms = [
+            (self.axis(t) if isinstance(t, Axis) else self._nodes[t], c) for t, c in index.terms
+        ]
         return affine(terms, index.offset)
 
     def node(self, root: Node) -> Node:
@@ -88,12 +90,16 @@ class _Substitution:
                 return Iota(self.axis(node.axis), node.sort_)
             case Load():
                 guard = tuple(Within(self.index(g.index), g.low, g.high) for g in node.guard)
-                return Load(self.tensor(node.tensor), tuple(map(self.index, node.index)), guard, node.fill)
+                return Load(
+                    self.tensor(node.tensor), tuple(map(self.index, node.index)), guard, node.fill
+                )
             case Pointwise():
                 return Pointwise(node.op, tuple(self._nodes[a] for a in node.args), node.parameter)
             case Reduce():
                 axes = tuple(map(self.axis, node.axes))
-                return Reduce(node.monoid, axes, self._nodes[node.body], node.precision, node.index_sort)
+                return Reduce(
+                    node.monoid, axes, self._nodes[node.body], node.precision, node.index_sort
+                )
             case Carried():
                 return replace(node, axes=tuple(map(self.axis, node.axes)))
             case _:

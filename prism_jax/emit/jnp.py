@@ -101,12 +101,17 @@ def _function(
     for store in stores:
         value = terms.value(store.value, {})
         buffer = texts.get(store.tensor.name)
-        if buffer is None and array_access.split_shape([int(s) for s in store.tensor.shape], store.index) is None:
+        if (
+            buffer is None
+            and array_access.split_shape([int(s) for s in store.tensor.shape], store.index) is None
+        ):
             buffer = f"jnp.zeros({store.tensor.shape}, jnp.{store.tensor.dtype.replace('bool', 'bool_')})"
         text = array_access.store(terms, store, value, {}, buffer)
         texts[store.tensor.name] = text
         if not text.isidentifier():
-            texts[store.tensor.name] = terms.assign(f"{store.tensor.name}_out", text, (), store.tensor.dtype, 0).text
+            texts[store.tensor.name] = terms.assign(
+                f"{store.tensor.name}_out", text, (), store.tensor.dtype, 0
+            ).text
     results = tuple(dict.fromkeys(store.tensor for store in stores))
     parameters = ", ".join(text for text, _ in tensors.values())
     outer = Scope[Any]()

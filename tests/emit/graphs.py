@@ -135,7 +135,11 @@ def layernorm(m: int, k: int, dtype: str) -> Case:
 
 
 def softmax_accumulators(
-    scores: Node, row: tuple[Axis, ...], value: Node | None, value_axes: tuple[Axis, ...], p: Precision
+    scores: Node,
+    row: tuple[Axis, ...],
+    value: Node | None,
+    value_axes: tuple[Axis, ...],
+    p: Precision,
 ) -> tuple[Accumulator, ...]:
     top = Accumulator("m", "max", scores, row)
     weight = op("exp", op("sub", scores, top.carried("new")))
@@ -147,7 +151,9 @@ def softmax_accumulators(
     return top, total, out
 
 
-def attention(b: int, n: int, m: int, d: int, dtype: str, causal: bool = True, fill: float = -math.inf) -> Case:
+def attention(
+    b: int, n: int, m: int, d: int, dtype: str, causal: bool = True, fill: float = -math.inf
+) -> Case:
     """softmax(mask(q k^T / sqrt(d))) v with a running maximum; layout b n h d with one head folded in b."""
     bb, i, j, dd = Axis("b", b), Axis("i", n), Axis("j", m), Axis("d", d)
     q, k = Tensor("q", (b, n, d), dtype), Tensor("k", (b, m, d), dtype)
@@ -214,7 +220,10 @@ def logsumexp(n: int, m: int, d: int, dtype: str) -> Case:
     top, total = softmax_accumulators(scores, (i,), None, (), record(dtype))
     result = mul(op("add", top.carried(), op("log", total.carried())), -0.5)
     kernel = Kernel(
-        "logsumexp", (GridAxis(i, "T_i"),), (Loop(j, "T_j", (top, total)),), (store(f, (i,), result),)
+        "logsumexp",
+        (GridAxis(i, "T_i"),),
+        (Loop(j, "T_j", (top, total)),),
+        (store(f, (i,), result),),
     )
     graph = SGraph("logsumexp", (x, y, g), (kernel,), (f,), compute(dtype))
     return Case(graph, {"T_i": 16, "T_j": 16})
@@ -269,9 +278,14 @@ def kmeans(n: int, c: int, d: int, dtype: str, nearest: bool = True) -> Case:
     cross = Reduce("sum", (dd,), mul(load(x, i, dd), load(y, j, dd)), record(dtype, "highest"))
     yy = Reduce("sum", (dd,), mul(load(y, j, dd), load(y, j, dd)))
     distance = op("sub", yy, mul(2.0, cross))
-    best = Accumulator("best", "argmin" if nearest else "argmax", distance, (i,), index_sort="int32")
+    best = Accumulator(
+        "best", "argmin" if nearest else "argmax", distance, (i,), index_sort="int32"
+    )
     kernel = Kernel(
-        "kmeans", (GridAxis(i, "T_i"),), (Loop(j, "T_j", (best,)),), (store(o, (i,), best.carried()),)
+        "kmeans",
+        (GridAxis(i, "T_i"),),
+        (Loop(j, "T_j", (best,)),),
+        (store(o, (i,), best.carried()),),
     )
     graph = SGraph("kmeans", (x, y), (kernel,), (o,), compute(dtype))
     return Case(graph, {"T_i": 16, "T_j": 16})
@@ -291,7 +305,9 @@ def heads(b: int, h: int, n: int, k: int, e: int, dtype: str) -> Case:
         (Loop(kk, "T_k", (xw,)),),
         (store(y, (bb, i, hh, j), xw.carried()),),
     )
-    tail = LibraryCall("largest", "xla", (store(z, (bb, hh, i), Reduce("max", (j,), load(y, bb, i, hh, j))),))
+    tail = LibraryCall(
+        "largest", "xla", (store(z, (bb, hh, i), Reduce("max", (j,), load(y, bb, i, hh, j))),)
+    )
     graph = SGraph("heads", (x, w), (kernel, tail), (y, z), compute(dtype))
     return Case(graph, {"T_i": 16, "T_j": 16, "T_k": 16})
 
@@ -302,7 +318,9 @@ def batched_tiles(b: int, n: int, k: int, e: int, dtype: str) -> Case:
     x, w = Tensor("x", (b, n, k), dtype), Tensor("w", (b, k, e), dtype)
     u, y = Tensor("u", (k, e), dtype), Tensor("y", (b, n, e), dtype)
     p = record(dtype)
-    xw = Accumulator("xw", "sum", mul(load(x, bb, i, kk), load(w, bb, kk, j)), (bb, i, j), precision=p)
+    xw = Accumulator(
+        "xw", "sum", mul(load(x, bb, i, kk), load(w, bb, kk, j)), (bb, i, j), precision=p
+    )
     xu = Accumulator("xu", "sum", mul(load(x, bb, i, kk), load(u, kk, j)), (bb, i, j), precision=p)
     kernel = Kernel(
         "batched_tiles",
@@ -337,7 +355,9 @@ def embedding(v: int, n: int, d: int, dtype: str) -> Case:
     ids, y = Tensor("ids", (n,), "int32"), Tensor("y", (n, d), dtype)
     row = Load(ids, (at(i),))
     found = Load(table, (at(row), at(kk)), (Within(at(row), 0, v),), Const(0.5))
-    shifted = Load(pos, (affine([(i, 1)], -2), at(kk)), (Within(affine([(i, 1)], -2), 0, n),), Const(0.0))
+    shifted = Load(
+        pos, (affine([(i, 1)], -2), at(kk)), (Within(affine([(i, 1)], -2), 0, n),), Const(0.0)
+    )
     value = op("add", found, shifted)
     kernel = Kernel(
         "embedding", (GridAxis(i, "T_i"), GridAxis(kk, "T_k")), (), (store(y, (i, kk), value),)
@@ -365,7 +385,9 @@ def reductions(n: int, m: int, dtype: str) -> Case:
         store(some, (i,), accumulators[1].carried()),
         store(product, (i,), accumulators[2].carried()),
         store(big, (i,), Reduce("max", (j,), op("add", cs, Const(3, "int32")))),
-        store(every, (i,), Reduce("all", (j,), op("or", positive, op("lt", cs, Const(1, "int32"))))),
+        store(
+            every, (i,), Reduce("all", (j,), op("or", positive, op("lt", cs, Const(1, "int32"))))
+        ),
         store(first, (i,), Reduce("argmax", (j,), xs, index_sort="int32")),
     )
     kernel = Kernel("reductions", (GridAxis(i, "T_i"),), (Loop(j, "T_j", accumulators),), stores)

@@ -29,7 +29,9 @@ def inputs(case: Case, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
     return {t.name: one(t) for t in case.sgraph.inputs}
 
 
-def expected(case: Case, given: dict[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], ...]:
+def expected(
+    case: Case, given: dict[str, np.ndarray[Any, Any]]
+) -> tuple[np.ndarray[Any, Any], ...]:
     return evaluate_sgraph(case.sgraph, case.sizes, given)
 
 

@@ -11,7 +11,9 @@ from .graphs import Case, cases
 from .harness import inputs
 
 
-@pytest.mark.parametrize("case", [*cases("float32"), *cases("float32", big=False)], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "case", [*cases("float32"), *cases("float32", big=False)], ids=lambda c: c.name
+)
 def test_blocks_do_not_change_the_value(case: Case) -> None:
     given = inputs(case)
     tiled = evaluate_sgraph(case.sgraph, case.sizes, given)

@@ -26,10 +26,14 @@ def unblocked(sgraph: SGraph) -> SGraph:
         totals: dict[tuple[str, str], Node] = {}
 
         def plain(node: Node) -> Node:
-            found = {n: totals[n.accumulator, "final"] for n in walk([node]) if isinstance(n, Carried)}
+            found = {
+                n: totals[n.accumulator, "final"] for n in walk([node]) if isinstance(n, Carried)
+            }
             return substitute(node, found)
 
-        for loop in reversed(kernel.all_loops) if any(x.inner for x in kernel.loops) else kernel.loops:
+        for loop in (
+            reversed(kernel.all_loops) if any(x.inner for x in kernel.loops) else kernel.loops
+        ):
             for a in loop.accumulators:
                 total = Reduce(a.monoid, (loop.axis,), plain(a.summand), a.precision, a.index_sort)
                 totals[a.name, "final"] = total
@@ -76,9 +80,15 @@ def test_values(number: int, dtype: str, unroll: int) -> None:
 
 def test_three_factors_are_multiplied_in_the_cheapest_order() -> None:
     i, j, k, r = Axis("i", 64), Axis("j", 64), Axis("k", 64), Axis("r", 2)
-    x, a, b = Tensor("x", (64, 64), "float32"), Tensor("a", (64, 2), "float32"), Tensor("b", (2, 64), "float32")
+    x, a, b = (
+        Tensor("x", (64, 64), "float32"),
+        Tensor("a", (64, 2), "float32"),
+        Tensor("b", (2, 64), "float32"),
+    )
     y = Tensor("y", (64, 64), "float32")
-    chain = Reduce("sum", (k, r), mul(load(x, i, k), load(a, k, r), load(b, r, j)), record("float32"))
+    chain = Reduce(
+        "sum", (k, r), mul(load(x, i, k), load(a, k, r), load(b, r, j)), record("float32")
+    )
     program = Program("chain", (x, a, b), (store(y, (i, j), chain),))
     function = emit_jnp.emit(program)
     jaxpr = jax.make_jaxpr(function.call)(*(np.zeros(t.shape, np.float32) for t in (x, a, b)))
@@ -90,9 +100,14 @@ def test_a_product_is_never_built() -> None:
     """The distance of 4096 points to 4096: largest intermediate 4096 x 4096, not 4096 x 4096 x 64."""
     n, d = 4096, 64
     i, j, k = Axis("i", n), Axis("j", n), Axis("k", d)
-    x, y, o = (Tensor(name, shape, "float32") for name, shape in (("x", (n, d)), ("y", (n, d)), ("o", (n, n))))
+    x, y, o = (
+        Tensor(name, shape, "float32")
+        for name, shape in (("x", (n, d)), ("y", (n, d)), ("o", (n, n)))
+    )
     cross = Reduce("sum", (k,), mul(load(x, i, k), load(y, j, k)))
     program = Program("cross", (x, y), (store(o, (i, j), op("exp", cross)),))
-    jaxpr = jax.make_jaxpr(emit_jnp.emit(program).call)(np.zeros((n, d), "f4"), np.zeros((n, d), "f4"))
+    jaxpr = jax.make_jaxpr(emit_jnp.emit(program).call)(
+        np.zeros((n, d), "f4"), np.zeros((n, d), "f4")
+    )
     sizes = [v.aval.size for e in jaxpr.eqns for v in e.outvars]
     assert max(sizes) == n * n

@@ -14,6 +14,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prism_jax.emit.scopes import fitted
+from prism_jax.emit.triton.describe import describe, describe_index
 from prism_jax.emit.triton.operators import literal, tl_dtype
 from prism_jax.emit.triton.spans import Key
 from prism_jax.ir.nodes import Axis, Iota, Load, Node, Store, Tensor
@@ -27,8 +29,6 @@ __all__ = ["load", "store"]
 
 def load(tiles: Tiles, node: Load, env: Env, order: tuple[Key, ...] | None = None) -> Value:
     """The tile that `node` reads, in the tensor's dtype; its dimensions in `order` if that is given."""
-    from prism_jax.emit.triton.tiles import describe
-
     guarded = [a for g in node.guard for a in g.index.axes_free]
     address = _Address(tiles, node.tensor, node.index, env, order, guarded)
     masks = address.ragged()
@@ -59,8 +59,6 @@ def load(tiles: Tiles, node: Load, env: Env, order: tuple[Key, ...] | None = Non
 
 def store(tiles: Tiles, item: Store, env: Env) -> None:
     """Writes a tile of an output into the scope that is open."""
-    from prism_jax.emit.triton.tiles import describe_index
-
     value = tiles.number(item.value, env)
     address = _Address(tiles, item.tensor, item.index, env, None, ())
     text, _ = address.text()
@@ -75,8 +73,6 @@ def store(tiles: Tiles, item: Store, env: Env) -> None:
     if masks:
         arguments.append(f"mask={address.joined(masks)}")
     comment = f"{item.tensor.name}[{', '.join(map(describe_index, item.index))}]"
-    from prism_jax.emit.scopes import fitted
-
     tiles.scope.add(f"# {comment}", *fitted(f"tl.store({', '.join(arguments)})"))
 
 

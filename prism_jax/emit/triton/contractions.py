@@ -33,7 +33,12 @@ def dot(tiles: Tiles, found: Sides, env: Env, precision: Precision | None, comme
 
 
 def accumulate(
-    tiles: Tiles, found: Sides, env: Env, precision: Precision | None, dims: tuple[Key, ...], base: str
+    tiles: Tiles,
+    found: Sides,
+    env: Env,
+    precision: Precision | None,
+    dims: tuple[Key, ...],
+    base: str,
 ) -> str:
     """Text of `base` + the product, where `base` is the accumulator's tile with dimensions `dims`."""
     if not found.rest:
@@ -64,7 +69,10 @@ def _text(
     """(text, its dimensions, depth, whether `target` was accumulated into)."""
     allowed = dot_precision(precision, tiles.compute)
     assert allowed is not None
-    if tiles.dims(found.m, env)[0] != tiles.sorted((*tiles.dims(found.m, env), *tiles.dims(found.n, env)))[0]:
+    if (
+        tiles.dims(found.m, env)[0]
+        != tiles.sorted((*tiles.dims(found.m, env), *tiles.dims(found.n, env)))[0]
+    ):
         found = found.swapped
     batch, m, k, n = (tiles.dims(axes, env) for axes in (found.batch, found.m, found.k, found.n))
     left, left_depth = _operand(tiles, found.left, env, batch, m, k, k, allowed)

@@ -107,7 +107,9 @@ class _Writer:
         """What is written, and how the axes are spread."""
         kernel, layout = self.kernel, self.layout
         outputs = ", ".join(f"{t.name}[{', '.join(map(str, t.shape))}]" for t in kernel.writes)
-        parts = [f"{g.axis.name} by {layout.dimensions['grid', g.axis.name].tile}" for g in kernel.grid]
+        parts = [
+            f"{g.axis.name} by {layout.dimensions['grid', g.axis.name].tile}" for g in kernel.grid
+        ]
         loops = [f"{x.axis.name} by {min(int(x.tile), int(x.axis.size))}" for x in kernel.all_loops]
         lines = [f'"""{outputs}.', ""]
         lines.append(f"Blocks: {', '.join(parts) or 'one'}. Loops: {', '.join(loops) or 'none'}.")

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from prism_jax.emit.triton import access, contractions
+from prism_jax.emit.triton.describe import describe
 from prism_jax.emit.triton.operators import literal, tl_dtype
 from prism_jax.emit.triton.spans import Key
-from prism_jax.emit.triton.tiles import Env, Span, Tiles, Value, describe
+from prism_jax.emit.triton.tiles import Env, Span, Tiles, Value
 from prism_jax.ir.nodes import REAL, Axis, Carried
 from prism_jax.ir.ops import MONOIDS
 from prism_jax.ir.program import walk
@@ -47,10 +48,10 @@ class LoopWriter:
         self.tiles, self.kernel = tiles, kernel
         self.threads, self.num_stages = 32 * num_warps, num_stages
         self.numbers = {id(loop): n for n, loop in enumerate(kernel.all_loops)}
-        self.read = {
-            (n.accumulator, n.phase) for n in walk(kernel.roots) if isinstance(n, Carried)
+        self.read = {(n.accumulator, n.phase) for n in walk(kernel.roots) if isinstance(n, Carried)}
+        self.read |= {
+            (name, "old") for x in kernel.all_loops for a in x.accumulators for name in a.depends
         }
-        self.read |= {(name, "old") for x in kernel.all_loops for a in x.accumulators for name in a.depends}
 
     def run(self, loop: Loop, env: Env) -> None:
         """Writes the loop into the open scope."""
@@ -96,7 +97,9 @@ class LoopWriter:
             part = tiles.span(loop.split, env)
             first = f"{part.start or 0} * {share * tile}"
             if share == 1 and steps == splits:
-                return None, tiles.assign(f"{loop.axis.name}_start", first, (), "int32", part.depth, "").text
+                return None, tiles.assign(
+                    f"{loop.axis.name}_start", first, (), "int32", part.depth, ""
+                ).text
             low = tiles.assign(f"{loop.axis.name}_first", first, (), "int32", part.depth, "").text
             high = f"{low} + {share * tile}"
             if share * splits * tile > size:
@@ -281,7 +284,9 @@ class LoopWriter:
             text = f"({text}) | (({value} != {value}) & ({old.text} == {old.text}))"
         depth = tiles.scope.depth
         better = tiles.assign(f"{accumulator.name}_better", text, old.dims, "bool", depth)
-        tiles.scope.add(f"{state.place.text} = tl.where({better.text}, {place}, {state.place.text})")
+        tiles.scope.add(
+            f"{state.place.text} = tl.where({better.text}, {place}, {state.place.text})"
+        )
         tiles.scope.add(f"{old.text} = tl.where({better.text}, {value}, {old.text})")
         return []
 

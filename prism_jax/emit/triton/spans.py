@@ -83,7 +83,9 @@ class Layout:
         key = where.get(axis)
         return self.dimensions[key] if key is not None else self.held(axis)
 
-    def site(self, what: object, axes: Sequence[Axis], where: Where) -> tuple[object, tuple[Key, ...]]:
+    def site(
+        self, what: object, axes: Sequence[Axis], where: Where
+    ) -> tuple[object, tuple[Key, ...]]:
         """The key of a sum of products in `products`: the same node may occur at several places."""
         return what, tuple(self.at(a, where).key for a in sorted(axes))
 
@@ -248,7 +250,9 @@ class _Planner:
         order: list[Key] = []
         left = list(base)
         while left:
-            free = next(k for k in left if not any(k in after[other] for other in left if other != k))
+            free = next(
+                k for k in left if not any(k in after[other] for other in left if other != k)
+            )
             order.append(free)
             left.remove(free)
         layout.order.update({key: n for n, key in enumerate(order)})

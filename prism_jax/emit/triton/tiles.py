@@ -16,6 +16,7 @@ from typing import TypeAlias
 from prism_jax.emit.names import Names
 from prism_jax.emit.scopes import Scope, fitted
 from prism_jax.emit.triton import access, contractions
+from prism_jax.emit.triton.describe import describe
 from prism_jax.emit.triton.operators import REDUCERS, literal, operation, tl_dtype, typed_literal
 from prism_jax.emit.triton.spans import Dimension, Key, Layout
 from prism_jax.ir.nodes import REAL, Axis, Carried, Const, Iota, Load, Node, Pointwise, Reduce
@@ -200,7 +201,9 @@ class Tiles:
     def masked(self, value: Value, keys: Iterable[Key], identity: float | int | bool) -> Value:
         """The value with `identity` in the lanes of `keys` that are no elements."""
         masks = [(k, self.inside(k)) for k in self.sorted(keys)]
-        wrong = [(k, m) for k, m in masks if m is not None and not (identity == 0 and k in value.zero)]
+        wrong = [
+            (k, m) for k, m in masks if m is not None and not (identity == 0 and k in value.zero)
+        ]
         if not wrong:
             return value
         mark = ("masked", value.text, tuple(k for k, _ in wrong), repr(identity))
@@ -212,7 +215,9 @@ class Tiles:
             text = f"tl.where({mask}, {self.align(value, dims)}, {literal(identity)})"
             zero = value.zero | {k for k, _ in wrong} if identity == 0 else frozenset[Key]()
             wish = value.text if value.text.isidentifier() else "masked"
-            made = self.assign(f"{wish}_in", text, dims, value.dtype or self.compute, depth, zero=zero)
+            made = self.assign(
+                f"{wish}_in", text, dims, value.dtype or self.compute, depth, zero=zero
+            )
             found = self.scope.at(depth).know(mark, made)
         return found
 
@@ -282,7 +287,11 @@ class Tiles:
                 texts[n] = f"({texts[n]})"
         text, dtype = operation(node, texts, self.compute, self.helpers)
         depth = max((v.depth for v in values), default=0)
-        zero = frozenset.intersection(*(v.zero for v in values)) if node.op == "mul" else frozenset[Key]()
+        zero = (
+            frozenset.intersection(*(v.zero for v in values))
+            if node.op == "mul"
+            else frozenset[Key]()
+        )
         return self.assign(node.op, text, dims, dtype, depth, zero=zero)
 
     def _exponential(self, node: Pointwise, env: Env) -> Value:
@@ -300,7 +309,9 @@ class Tiles:
             if len(right.dims) < len(left.dims):
                 scaled = self.scaled(right, factor)
                 dims = self.sorted((*left.dims, *right.dims))
-                text = f"tl.exp2({self.align(left, dims)} * {factor!r} - {self.align(scaled, dims)})"
+                text = (
+                    f"tl.exp2({self.align(left, dims)} * {factor!r} - {self.align(scaled, dims)})"
+                )
                 return self.assign("exp", text, dims, self.compute, max(left.depth, right.depth))
         value = self.number(argument, env)
         text = f"tl.exp2({value.text} * {factor!r})"
@@ -342,8 +353,12 @@ class Tiles:
         if node.monoid == "sum":
             text = f"{body.text} * {count}"
         else:
-            raise ValueError(f"a product of {count} equal factors has no form here: {describe(node)}")
-        return self.assign("mul", text, body.dims, body.dtype or self.compute, body.depth, zero=body.zero)
+            raise ValueError(
+                f"a product of {count} equal factors has no form here: {describe(node)}"
+            )
+        return self.assign(
+            "mul", text, body.dims, body.dtype or self.compute, body.depth, zero=body.zero
+        )
 
     def fold(self, monoid: str, body: Value, keys: Iterable[Key], sort: str, comment: str) -> Value:
         """The value reduced along the dimensions `keys`, those that it has."""
@@ -373,7 +388,11 @@ class Tiles:
         kind = monoid.removeprefix("arg")
         dtype = self.compute if sort == REAL else sort
         if span.key not in body.dims:
-            start = span.start if span.start is not None and span.width == 1 else "tl.full((), 0, tl.int32)"
+            start = (
+                span.start
+                if span.start is not None and span.width == 1
+                else "tl.full((), 0, tl.int32)"
+            )
             return self.convert(body, dtype), Value(start, (), "int32", max(body.depth, span.depth))
         best = self.fold(kind, body, [span.key], sort, f"{kind} over {span.axis.name}")
         position = self.value(Iota(span.axis), {span.axis: span})
@@ -390,10 +409,17 @@ class Tiles:
         large = 2**31 - 1
         depth = max(body.depth, best.depth, position.depth)
         text = f"tl.where({hit}, {self.align(position, body.dims)}, {large})"
-        places = self.assign("place", text, body.dims, "int32", depth, f"{span.axis.name} of the best")
+        places = self.assign(
+            "place", text, body.dims, "int32", depth, f"{span.axis.name} of the best"
+        )
         at = body.dims.index(span.key)
         index = self.assign(
-            monoid, f"tl.min({places.text}, {at})", best.dims, "int32", depth, f"{monoid} over {span.axis.name}"
+            monoid,
+            f"tl.min({places.text}, {at})",
+            best.dims,
+            "int32",
+            depth,
+            f"{monoid} over {span.axis.name}",
         )
         return best, index
 
@@ -405,44 +431,6 @@ def name_of(dims: Iterable[Key]) -> str:
 
 def short(dtype: str) -> str:
     """`float32` as `f32`: for names."""
-    return dtype.replace("bfloat", "bf").replace("float", "f").replace("uint", "u").replace("int", "i")
-
-
-def describe(node: Node, depth: int = 3) -> str:
-    """A node in index notation, for a comment; deep terms are cut."""
-    match node:
-        case Const():
-            return f"{node.value:g}" if isinstance(node.value, float) else str(node.value)
-        case Iota():
-            return node.axis.name
-        case Carried():
-            return node.accumulator
-        case Load():
-            return f"{node.tensor.name}[{', '.join(map(describe_index, node.index))}]"
-        case _ if depth == 0:
-            return "..."
-        case Pointwise():
-            signs = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<="}
-            parts = [describe(a, depth - 1) for a in node.args]
-            if node.op in signs:
-                return f"({f' {signs[node.op]} '.join(parts)})"
-            return f"{node.op}({', '.join(parts)})"
-        case Reduce():
-            axes = ", ".join(a.name for a in node.axes)
-            return f"{node.monoid}[{axes}] {describe(node.body, depth - 1)}"
-        case _:
-            return type(node).__name__
-
-
-def describe_index(index: object) -> str:
-    """An index for a comment."""
-    from prism_jax.ir.nodes import Index
-
-    assert isinstance(index, Index)
-    parts: list[str] = []
-    for term, coefficient in index.terms:
-        text = term.name if isinstance(term, Axis) else describe(term, 1)
-        parts.append(text if coefficient == 1 else f"{coefficient} * {text}")
-    if index.offset or not parts:
-        parts.append(str(index.offset))
-    return " + ".join(parts)
+    return (
+        dtype.replace("bfloat", "bf").replace("float", "f").replace("uint", "u").replace("int", "i")
+    )

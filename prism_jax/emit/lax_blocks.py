@@ -1,0 +1,355 @@
+"""An instantiated sGraph as loops over tiles in plain JAX: its executable meaning on every platform.
+
+In: a kernel whose sizes are numbers. Out: an `ArrayFunction`. Blocks of the grid run one after the other in a
+`lax.fori_loop` that updates the outputs in place; loops are `fori_loop`s inside; values are whole tiles, with
+`dot_general` for products. Temporaries are tiles: nothing as large as an unfused intermediate exists.
+
+Ragged tiles: the last tile of an axis starts so early that it is full. Outputs are then written twice with
+equal values; elements that a reduction has met already count as the identity. Nothing is padded, and nothing
+outside an array is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prism_jax.emit import array_access, array_dot
+from prism_jax.emit.array_terms import Env, Range, Terms, Value
+from prism_jax.emit.jnp import RESERVED, ArrayFunction, axis_order
+from prism_jax.emit.names import Names, identifier
+from prism_jax.emit.product import factors
+from prism_jax.emit.scopes import Scope, fitted, load_function
+from prism_jax.ir.nodes import REAL, Axis, Carried, Store, Tensor
+from prism_jax.ir.ops import MONOIDS
+from prism_jax.ir.program import walk
+from prism_jax.ir.sgraph import Accumulator, Kernel, Loop
+
+__all__ = ["emit_kernel"]
+
+HEADER = "import jax.numpy as jnp\nimport numpy as np\nfrom jax import lax\n"
+
+
+def emit_kernel(kernel: Kernel, compute: str, unroll: int = 0) -> ArrayFunction:
+    """The kernel as a function of the tensors that it reads, in order of first use.
+
+    Args:
+      kernel: all its sizes must be numbers (`emit.concrete`).
+      compute: dtype of real arithmetic.
+      unroll: longest reduction (of a body that is no product) to be written as a sum of slices.
+    """
+    return _Writer(kernel, compute, unroll).run()
+
+
+@dataclass
+class _State:
+    """An accumulator in the source; `place` is the index of argmax and argmin."""
+
+    accumulator: Accumulator
+    value: Value
+    place: Value | None
+
+    @property
+    def names(self) -> list[str]:
+        return [v.text for v in (self.value, self.place) if v is not None]
+
+
+class _Writer:
+    def __init__(self, kernel: Kernel, compute: str, unroll: int) -> None:
+        self.kernel = kernel
+        self.names = Names(RESERVED)
+        self.function = self.names.new(kernel.name)
+        tensors = {t.name: (self.names.new(t.name), 0) for t in kernel.reads}
+        order = axis_order(kernel.all_stores)
+        self.terms = Terms(compute, tensors, order, unroll, self.names, Scope[Value]())
+        self.buffers: dict[str, str] = {}
+        self.env: dict[Axis, Range] = {}
+        self.read = {(n.accumulator, n.phase) for n in walk(kernel.roots) if isinstance(n, Carried)}
+        self.read |= {
+            (name, "old") for x in kernel.all_loops for a in x.accumulators for name in a.depends
+        }
+
+    def run(self) -> ArrayFunction:
+        terms, kernel = self.terms, self.kernel
+        parameters = ", ".join(text for text, _ in terms.tensors.values())
+        moving = [g for g in kernel.grid if int(g.tile) < int(g.axis.size)]
+        blocks = 1
+        for g in moving:
+            blocks *= -(-int(g.axis.size) // int(g.tile))
+        stepping = {x.axis for x in kernel.all_loops if int(x.tile) < int(x.axis.size)}
+        self._allocate({g.axis for g in moving} | stepping)
+        outer = terms.scope
+        if blocks > 1:
+            terms.scope = outer.child()
+            block, step = self.names.new("block"), self.names.new("step")
+            buffers = list(self.buffers.values())
+            if buffers:
+                terms.scope.add(f"{_tuple(buffers)} = buffers")
+            self._starts(step, moving)
+        for g in kernel.grid:
+            if g not in moving and int(g.axis.size) == 1:
+                self.env[g.axis] = Range(g.axis, None, None)
+        for loop in kernel.loops:
+            self._loop(loop, self.env)
+        for store in kernel.stores:
+            self._store(store, self.env)
+        if blocks > 1:
+            terms.scope.add(f"return {_tuple(buffers)}")
+            inner, terms.scope = terms.scope, outer
+            outer.block(f"def {block}({step}, buffers):", inner)
+            call = f"lax.fori_loop(np.int32(0), np.int32({blocks}), {block}, {_tuple(buffers)})"
+            outer.add(*fitted(f"{_tuple(buffers)} = {call}"))
+        return self._function(parameters)
+
+    def _function(self, parameters: str) -> ArrayFunction:
+        kernel, scope = self.kernel, self.terms.scope
+        results: list[str] = []
+        for tensor in kernel.writes:
+            name, shape = self.buffers[tensor.name], tuple(int(s) for s in tensor.shape)
+            split = self._split(tensor)
+            reshape = split is not None and tuple(n for _, n in split) != shape
+            results.append(f"{name}.reshape({', '.join(map(str, shape))})" if reshape else name)
+        scope.add(f"return {_tuple(results)}")
+        outer = Scope[Any]()
+        outer.block(f"def {self.function}({parameters}):", scope)
+        source = f"{HEADER}\n\n{outer.text()}\n"
+        call = load_function(source, self.function, identifier(kernel.name))
+        return ArrayFunction(kernel.name, source, call, kernel.reads, kernel.writes)
+
+    # --- outputs --------------------------------------------------------------------------------
+
+    def _split(self, tensor: Tensor) -> list[tuple[Axis | None, int]] | None:
+        store = next(s for s in self.kernel.all_stores if s.tensor == tensor)
+        return array_access.split_shape([int(s) for s in tensor.shape], store.index)
+
+    def _allocate(self, moving: set[Axis]) -> None:
+        """Outputs that are written piece by piece exist before the first block, split by axes."""
+        for tensor in self.kernel.writes:
+            split = self._split(tensor)
+            shape = (
+                tuple(int(s) for s in tensor.shape) if split is None else tuple(n for _, n in split)
+            )
+            name = self.names.new(tensor.name)
+            self.buffers[tensor.name] = name
+            stores = [s for s in self.kernel.all_stores if s.tensor == tensor]
+            axes = {a for s in stores for index in s.index for a in index.axes_free}
+            if axes & moving or split is None or len(stores) > 1:
+                dtype = tensor.dtype.replace("bool", "bool_")
+                self.terms.scope.add(f"{name} = jnp.zeros({shape}, jnp.{dtype})")
+
+    def _store(self, store: Store, env: Env) -> None:
+        terms, name = self.terms, self.buffers[store.tensor.name]
+        value = terms.value(store.value, env)
+        text = array_access.store(terms, store, value, env, name)
+        split = self._split(store.tensor)
+        if split is not None and not text.startswith("lax.dynamic_update_slice"):
+            shape = tuple(n for _, n in split)
+            if shape != tuple(int(s) for s in store.tensor.shape):
+                text = f"{text}.reshape({', '.join(map(str, shape))})"
+        terms.scope.add(*fitted(f"{name} = {text}"))
+
+    # --- the grid and loops ---------------------------------------------------------------------
+
+    def _starts(self, step: str, moving: Sequence[Any]) -> None:
+        """Where the block's tile starts along each axis; the first grid axis runs fastest."""
+        terms, stride = self.terms, 1
+        total = len(moving)
+        for n, g in enumerate(moving):
+            size, tile = int(g.axis.size), int(g.tile)
+            count = -(-size // tile)
+            number = step if stride == 1 else f"{step} // {stride}"
+            number = f"{number} % {count}" if n < total - 1 else number
+            self.env[g.axis] = self._range(g.axis, tile, number, counted=False)
+            stride *= count
+
+    def _range(self, axis: Axis, tile: int, number: str, *, counted: bool) -> Range:
+        """The tile with this number along an axis, written into the open scope."""
+        terms, size = self.terms, int(axis.size)
+        depth = terms.scope.depth
+        first = (
+            number
+            if tile == 1
+            else f"({number}) * {tile}"
+            if " " in number
+            else f"{number} * {tile}"
+        )
+        if size % tile == 0:
+            start = terms.assign(f"{axis.name}_start", first, (), "int32", depth).text
+            return Range(axis, start, None if tile == 1 else tile, depth)
+        start = terms.assign(
+            f"{axis.name}_start", f"jnp.minimum({first}, {size - tile})", (), "int32", depth
+        ).text
+        live = None
+        if counted:
+            text = f"{start} + jnp.arange({tile}, dtype=jnp.int32) >= {first}"
+            live = terms.assign(f"{axis.name}_live", text, (axis,), "bool", depth).text
+        return Range(axis, start, tile, depth, live)
+
+    def _loop(self, loop: Loop, env: Env) -> None:
+        terms, outer = self.terms, self.terms.scope
+        size = int(loop.axis.size)
+        tile = min(int(loop.tile), size)
+        steps = -(-size // tile)
+        states = [self._start(a, env) for a in loop.accumulators]
+        stored = list(
+            dict.fromkeys(self.buffers[s.tensor.name] for x in _nested(loop) for s in x.stores)
+        )
+        carried = [*(name for state in states for name in state.names), *stored]
+        low, high = "np.int32(0)", f"np.int32({steps})"
+        if loop.split is not None and int(loop.split.size) > 1:
+            share = -(-steps // int(loop.split.size))
+            part = terms.range_of(loop.split, env).start or "0"
+            low = terms.assign(
+                f"{loop.axis.name}_first", f"{part} * {share}", (), "int32", outer.depth
+            ).text
+            high = f"jnp.minimum({low} + {share}, {steps})"
+        terms.scope = outer.child()
+        looping = steps > 1
+        body, step = self.names.new(f"over_{loop.axis.name}"), self.names.new("step")
+        inside = dict(env)
+        if looping:
+            terms.scope.add(f"{_tuple(carried)} = carry")
+            inside[loop.axis] = self._range(loop.axis, tile, step, counted=True)
+        else:
+            inside[loop.axis] = Range(loop.axis, None, tile, terms.scope.depth)
+        for inner in loop.inner:
+            self._loop(inner, inside)
+        updates = self._steps(states, loop, inside)
+        for store in loop.stores:
+            self._store(store, inside)
+        if looping:
+            terms.scope.add(f"return {_tuple([*updates, *stored])}")
+            inner_scope, terms.scope = terms.scope, outer
+            outer.block(f"def {body}({step}, carry):", inner_scope)
+            call = f"lax.fori_loop({low}, {high}, {body}, {_tuple(carried)})"
+            outer.add(*fitted(f"{_tuple(carried)} = {call}"))
+        else:
+            pairs = zip([n for s in states for n in s.names], updates, strict=True)
+            terms.scope.add(*(f"{name} = {text}" for name, text in pairs))
+            inner_scope, terms.scope = terms.scope, outer
+            outer.inline(inner_scope)
+        for state in states:
+            self._bind(state.accumulator, "final", env, state.place or state.value)
+
+    def _bind(self, accumulator: Accumulator, phase: str, env: Env, value: Value) -> None:
+        if accumulator.index_sort is not None:
+            value = self.terms.convert(value, accumulator.index_sort)
+        self.terms.bind(accumulator.carried(phase), env, value)
+
+    # --- accumulators ---------------------------------------------------------------------------
+
+    def _start(self, accumulator: Accumulator, env: Env) -> _State:
+        terms, sort = self.terms, accumulator.summand.sort
+        depth = terms.scope.depth
+        axes = terms.shown(accumulator.axes, env)
+        shape = terms.sizes(axes, env)
+        monoid = accumulator.monoid.removeprefix("arg")
+        identity = MONOIDS[monoid].identity(sort)
+        dtype = terms.compute if sort == REAL else sort
+        shown = repr(identity) if not isinstance(identity, float) else f'float("{identity}")'
+        text = f"jnp.full({shape}, {shown}, jnp.{dtype.replace('bool', 'bool_')})"
+        value = terms.assign(accumulator.name, text, axes, dtype, depth)
+        place = None
+        if accumulator.index_sort is not None:
+            text = f"jnp.zeros({shape}, jnp.int32)"
+            place = terms.assign(f"{accumulator.name}_at", text, axes, "int32", depth)
+        return _State(accumulator, value, place)
+
+    def _steps(self, states: Sequence[_State], loop: Loop, env: Env) -> list[str]:
+        """Updates of all accumulators in order; returns the texts of the new values."""
+        terms = self.terms
+        depth = terms.scope.depth
+        for state in states:
+            if state.place is None:
+                self._bind(state.accumulator, "old", env, replace(state.value, depth=depth))
+        updates: list[str] = []
+        for state in states:
+            accumulator, old = state.accumulator, state.value
+            if state.place is not None:
+                updates += self._step_arg(state, loop, env)
+                continue
+            part = self._part(accumulator, loop.axis, env)
+            base = self._rescaled(accumulator, old, states, env)
+            texts = (base, terms.spread(terms.convert(part, old.dtype), old.axes, env))
+            text = MONOIDS[accumulator.monoid].jnp.format(*texts)
+            new = terms.assign(f"{accumulator.name}_new", text, old.axes, old.dtype, depth)
+            self._bind(accumulator, "new", env, new)
+            updates.append(new.text)
+        return updates
+
+    def _part(self, accumulator: Accumulator, axis: Axis, env: Env) -> Value:
+        """The summand reduced over the step's tile, less what the tile before has had."""
+        terms, summand = self.terms, accumulator.summand
+        parts = factors(summand) if accumulator.monoid == "sum" else ()
+        if len(parts) > 1 and axis in summand.axes_free:
+            return array_dot.contraction(
+                terms, parts, (axis,), env, accumulator.precision, rounded=False
+            )
+        body = self._body(accumulator, axis, env)
+        dtype = body.dtype
+        return terms.fold(accumulator.monoid, body, (axis,), env, dtype, None)
+
+    def _body(self, accumulator: Accumulator, axis: Axis, env: Env) -> Value:
+        terms, summand = self.terms, accumulator.summand
+        dtype = terms.compute if summand.sort == REAL else summand.sort
+        value = terms.convert(terms.value(summand, env), dtype)
+        identity = MONOIDS[accumulator.monoid.removeprefix("arg")].identity(summand.sort)
+        return terms.only_live(value, (axis,), env, identity)
+
+    def _rescaled(
+        self, accumulator: Accumulator, old: Value, states: Sequence[_State], env: Env
+    ) -> str:
+        terms, text = self.terms, old.text
+        if accumulator.rescale is not None:
+            factor = terms.convert(terms.value(accumulator.rescale, env), terms.compute)
+            sign = {"mul": "*", "add": "+"}[accumulator.action]
+            text = f"{text} {sign} {terms.align(factor, old.axes)}"
+        if not accumulator.depends:
+            return text
+        known = {s.accumulator.name: s for s in states}
+        tests: list[str] = []
+        for name in accumulator.depends:
+            other = known[name]
+            identity = MONOIDS[other.accumulator.monoid].identity(REAL)
+            live = replace(other.value, text=f"({other.value.text} != {_number(identity)})")
+            tests.append(terms.align(live, old.axes))
+        identity = MONOIDS[accumulator.monoid].identity(accumulator.summand.sort)
+        return f"jnp.where({' & '.join(tests)}, {text}, {_number(identity)})"
+
+    def _step_arg(self, state: _State, loop: Loop, env: Env) -> list[str]:
+        """The step's best against the best so far: an earlier index wins ties, a NaN wins all."""
+        terms, accumulator, old = self.terms, state.accumulator, state.value
+        assert state.place is not None
+        depth, axis = terms.scope.depth, loop.axis
+        body = self._body(accumulator, axis, env)
+        kind = accumulator.monoid.removeprefix("arg")
+        best = terms.fold(kind, body, (axis,), env, body.dtype, None)
+        index = terms.fold(accumulator.monoid, body, (axis,), env, body.dtype, "int32")
+        value = terms.assign("best", terms.spread(best, old.axes, env), old.axes, old.dtype, depth)
+        start = terms.range_of(axis, env).start
+        place = terms.spread(index, old.axes, env)
+        place = f"({place} + {start})" if start is not None else place
+        sign = ">" if kind == "max" else "<"
+        text = f"({value.text} {sign} {old.text})"
+        if accumulator.summand.sort == REAL:
+            text += f" | (({value.text} != {value.text}) & ({old.text} == {old.text}))"
+        better = terms.assign("better", text, old.axes, "bool", depth).text
+        return [
+            f"jnp.where({better}, {value.text}, {old.text})",
+            f"jnp.where({better}, {place}, {state.place.text})",
+        ]
+
+
+def _nested(loop: Loop) -> Iterable[Loop]:
+    yield loop
+    for inner in loop.inner:
+        yield from _nested(inner)
+
+
+def _tuple(names: Sequence[str]) -> str:
+    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+
+
+def _number(value: float | int | bool) -> str:
+    return f'float("{value}")' if isinstance(value, float) else repr(value)
