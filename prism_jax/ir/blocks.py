@@ -101,12 +101,16 @@ class _Run:
     ) -> None:
         self.kernel, self.tensors, self.domain = kernel, tensors, domain
         self.symbols, self.blocks, self.counter = symbols, blocks, counter
-        over: set[Node] = set()
+        # The accumulators' values that each term is made of.
+        self.made_of: dict[Node, frozenset[tuple[str, str]]] = {}
         for node in walk(kernel.roots):
             index_nodes: tuple[Node, ...] = getattr(node, "index_nodes", ())
-            if isinstance(node, Carried) or any(c in over for c in (*node.children, *index_nodes)):
-                over.add(node)
-        self.over_carried = frozenset(over)
+            below = (self.made_of.get(c, frozenset()) for c in (*node.children, *index_nodes))
+            found = frozenset[tuple[str, str]]().union(*below)
+            if isinstance(node, Carried):
+                found |= {(node.accumulator, node.phase)}
+            if found:
+                self.made_of[node] = found
         splits = {loop.split for loop in kernel.all_loops if loop.split is not None}
         self.splits = frozenset(splits)
 
@@ -127,7 +131,7 @@ class _Run:
             written[store.tensor.name] = np.zeros(shape, np.uint8)
         for env in self.grid():
             block = Interpreter(dict(self.tensors), self.domain, self.symbols, counter=self.counter)
-            block.over_carried = self.over_carried
+            block.over_carried = self.made_of.keys()
             for loop in self.kernel.loops:
                 self.loop(block, loop, env, results, written)
             for store in self.kernel.stores:
@@ -200,8 +204,10 @@ class _Run:
         self._set(block, {(a.name, "final"): _shown(a, states[a.name]) for a in loop.accumulators})
 
     def _set(self, block: Interpreter, values: dict[tuple[str, str], Named]) -> None:
+        """Gives accumulators new values, and forgets the terms that are made of the old ones."""
         block.carried.update(values)
-        block.volatile.clear()
+        for key in [k for k in block.volatile if self.made_of[k[0]] & values.keys()]:
+            del block.volatile[key]
 
     def step(
         self, block: Interpreter, acc: Accumulator, loop: Loop, env: Env, states: dict[str, _State]

@@ -12,7 +12,7 @@ product.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TypeAlias
 
 import numpy as np
@@ -44,6 +44,7 @@ from prism_jax.ir.values import (
 )
 
 Env: TypeAlias = Mapping[Axis, Binding]
+Key: TypeAlias = tuple[Node, tuple[Binding, ...]]
 
 BUDGET = 8 << 20
 """Elements that one temporary of a reduction may have: 64 MB of float64."""
@@ -66,9 +67,9 @@ class Interpreter:
         self.budget = budget
         self.counter = counter
         self.carried: dict[tuple[str, str], Named] = {}
-        self.volatile: dict[object, Named] = {}  # memo of nodes over accumulators
-        self.over_carried: frozenset[Node] = frozenset()
-        self._constant: dict[object, Named] = {}
+        self.volatile: dict[Key, Named] = {}  # memo of the nodes over accumulators, which are
+        self.over_carried: Set[Node] = frozenset()
+        self._constant: dict[Key, Named] = {}
         self._full: dict[Axis, Binding] = {}
 
     def size(self, size: Size) -> int:
@@ -104,7 +105,7 @@ class Interpreter:
         memo, key = self._slot(root, env)
         return memo[key]
 
-    def _slot(self, node: Node, env: Env) -> tuple[dict[object, Named], object]:
+    def _slot(self, node: Node, env: Env) -> tuple[dict[Key, Named], Key]:
         """Where a node's value is remembered: with the youngest binding it depends on."""
         bindings = tuple(self.bound(axis, env) for axis in node.axes_free)
         if node in self.over_carried:
