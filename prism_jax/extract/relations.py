@@ -51,7 +51,7 @@ class Relations:
         self._settle(factorings)
         for value in values:
             for dim, size in zip(self._dims[value], value.shape, strict=True):
-                if size != 1:
+                if size > 1:
                     for leaf in self.classes.leaves(dim):
                         self.name(leaf)
 

@@ -108,6 +108,13 @@ def rule(
 
 DTYPES = frozenset((*FLOATS, *INTEGERS, "bool"))
 _SHARDINGS = ("sharding", "out_sharding")
+_MAY_BE_EMPTY = ("slice", "concatenate")
+"""`jnp.roll` and others cut off nothing and put it back; what is empty is never asked for."""
+
+
+def _splits(sharding: Any) -> bool:
+    """Whether a sharding says anything: one over a mesh without axes does not."""
+    return sharding is not None and not getattr(getattr(sharding, "mesh", None), "empty", False)
 
 
 def refusal(equation: Equation) -> str | None:
@@ -126,9 +133,9 @@ def refusal(equation: Equation) -> str | None:
         for size in sizes:
             if not isinstance(size, int):
                 return f"{name} has a symbolic shape"
-            if size == 0:
+            if size == 0 and name not in _MAY_BE_EMPTY:
                 return f"{name} has an array without elements"
-    if any(params.get(key) is not None for key in _SHARDINGS):
+    if any(_splits(params.get(key)) for key in _SHARDINGS):
         return f"{name} asks for a sharding"
     if params.get("accuracy") is not None:
         return f"{name} asks for an accuracy of its own"
