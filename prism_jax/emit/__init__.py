@@ -1,11 +1,11 @@
 """Plans as code: Triton kernels, loops over tiles in lax, or plain jax.numpy.
 
-In: a `Plan`. Out: `Emitted`: a function of the sGraph's inputs that jax can trace, the source text of all of
-it, and the kernels to compile, if there are any.
+In: a `Plan`. Out: `Emitted`: a function of the sGraph's inputs that jax can trace, the source text
+of all of it, and the kernels to compile, if there are any.
 
-Invariant: every plan can be called on every platform. Kernels of a plan for Triton run as the blocked lax of
-the same sGraph until a launcher is given that runs them on a device (`Emitted.launched`), so that this room
-needs no GPU and does not know the launcher.
+Invariant: every plan can be called on every platform. Kernels of a plan for Triton run as the
+blocked lax of the same sGraph until a launcher is given that runs them on a device
+(`Emitted.launched`), so that this room needs no GPU and does not know the launcher.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Emitted:
         return self._run(inputs, {})
 
     def launched(self, launcher: Launcher) -> Function:
-        """The plan as a function whose kernels are run by `launcher`; it is asked once for each kernel."""
+        """The plan as a function whose kernels are run by `launcher`; it is asked once for each
+        kernel.
+        """
         functions = {
             n: launcher(s.kernel) for n, s in enumerate(self.steps) if s.kernel is not None
         }
@@ -92,7 +94,8 @@ class Emitted:
             raise TypeError(f"{self.name} takes {len(self.inputs)} arrays, not {len(inputs)}")
         tensors = {t.name: value for t, value in zip(self.inputs, inputs, strict=True)}
         for number, step in enumerate(self.steps):
-            function = launched[number] if number in launched else step.function.call
+            # Only what is traced is written as plain JAX.
+            function = launched.get(number) or step.function.call
             results = function(*(tensors[t.name] for t in step.node.reads))
             tensors |= {t.name: r for t, r in zip(step.node.writes, results, strict=True)}
         return tuple(tensors[t.name] for t in self.outputs)

@@ -1,8 +1,8 @@
 """Reading and writing arrays by affine indices, as jax.numpy source.
 
-In: a `Load` or a `Store` and what its axes range over. Out: the cheapest text that means it: a slice where
-every index is one axis, a reshape where indices split or merge dimensions, padding where a guard only says
-"inside", and a gather or scatter for the rest.
+In: a `Load` or a `Store` and what its axes range over. Out: the cheapest text that means it: a
+slice where every index is one axis, a reshape where indices split or merge dimensions, padding
+where a guard only says "inside", and a gather or scatter for the rest.
 
 Invariant: no index is ever out of range in a gather; where a guard fails, `fill` is selected.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prism_jax.ir.nodes import REAL, Axis, Index, Load, Store, Within
+from prism_jax.ir.nodes import Axis, Index, Load, Store, Within
 
 if TYPE_CHECKING:
     from prism_jax.emit.array_terms import Env, Range, Terms, Value
@@ -36,7 +36,9 @@ class Dimension:
 
 
 def radix(index: Index, size: int) -> list[Axis] | None:
-    """The axes, major first, whose mixed-radix number this index is, if it covers `size` exactly."""
+    """The axes, major first, whose mixed-radix number this index is, if it covers `size`
+    exactly.
+    """
     if index.offset or not index.terms or any(not isinstance(t, Axis) for t, _ in index.terms):
         return None
     terms = sorted(
@@ -54,7 +56,9 @@ def radix(index: Index, size: int) -> list[Axis] | None:
 def split_shape(
     shape: Sequence[int], index: Sequence[Index]
 ) -> list[tuple[Axis | None, int]] | None:
-    """The dimensions after splitting each into the axes that index it; None if some index is not like that."""
+    """The dimensions after splitting each into the axes that index it; None if some index is not
+    like that.
+    """
     parts: list[tuple[Axis | None, int]] = []
     for size, one in zip(shape, index, strict=True):
         axes = radix(one, size)
@@ -93,7 +97,9 @@ def load(terms: Terms, node: Load, env: Env) -> Value:
 
 
 def _dimensions(node: Load) -> tuple[list[Dimension] | None, list[tuple[int, int]]]:
-    """What each dimension is indexed by, and the padding that makes the guards true; None: gather."""
+    """What each dimension is indexed by, and the padding that makes the guards true; None:
+    gather.
+    """
     guards = list(node.guard)
     dims: list[Dimension] = []
     pads: list[tuple[int, int]] = []
@@ -266,10 +272,11 @@ def _fill(node: Load) -> str:
 
 
 def store(terms: Terms, item: Store, value: Value, env: Env, buffer: str | None) -> str:
-    """Text of the whole tensor after `item`: of the value itself where it covers the tensor, else of an update.
+    """Text of the whole tensor after `item`: of the value itself where it covers the tensor, else
+    of an update.
 
-    `buffer` is the tensor so far, in the shape of `split_shape` where there is one; None if nothing is
-    written to it yet and the value covers it.
+    `buffer` is the tensor so far, in the shape of `split_shape` where there is one; None if
+    nothing is written to it yet and the value covers it.
     """
     dtype = item.tensor.dtype
     value = (
@@ -291,8 +298,7 @@ def store(terms: Terms, item: Store, value: Value, env: Env, buffer: str | None)
         if s is not None and a and s.size is not None
     )
     if not axes and not value.axes:
-        tile = value.text if not shape else f"{value.text}.reshape({', '.join(map(str, shape))})"
-        return tile
+        return value.text if not shape else f"{value.text}.reshape({', '.join(map(str, shape))})"
     tile = terms.spread(value, shown, env)
     lengths = [1 if s is None or s.size is None else s.size for s in spans]
     whole = all(s is None or s.start is None for s in spans)

@@ -1,13 +1,13 @@
 """Contractions as `lax.dot_general`: the order of pairwise products, and each product's text.
 
-In: the factors of a summand and the axes summed over. Out: one value. The order with the least arithmetic
-is found exactly for up to `EXACT` factors, greedily beyond.
+In: the factors of a summand and the axes summed over. Out: one value. The order with the least
+arithmetic is found exactly for up to `EXACT` factors, greedily beyond.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from prism_jax.ir.nodes import FLOATS, REAL, Axis, Load, Node, Pointwise, Precision
@@ -31,7 +31,9 @@ def contraction(
     *,
     rounded: bool,
 ) -> Value:
-    """sum over `summed` of the product of `parts`. `rounded`: to the dtype that the equation gave its result."""
+    """sum over `summed` of the product of `parts`. `rounded`: to the dtype that the equation gave
+    its result.
+    """
     return _Contraction(terms, summed, env, precision, rounded).run(parts)
 
 
@@ -176,16 +178,15 @@ def precision_text(precision: Precision | None) -> str:
     return f", precision=lax.DotAlgorithmPreset.{preset.upper()}"
 
 
-def _best_pair(operands: list[Axes], kept: Axes, size: object) -> tuple[int, int]:
+def _best_pair(operands: list[Axes], kept: Axes, size: Callable[[Axes], int]) -> tuple[int, int]:
     """The pair to multiply first in the order with the least arithmetic."""
-    assert callable(size)
 
     def step(left: list[Axes], a: int, b: int) -> tuple[int, list[Axes]]:
         rest = [x for n, x in enumerate(left) if n not in (a, b)]
         union = left[a] | left[b]
         needed = kept.union(*rest)
         result = union & needed
-        return int(size(union)) + int(size(result)), [result, *rest]
+        return size(union) + size(result), [result, *rest]
 
     def best(left: list[Axes]) -> int:
         if len(left) < 2:

@@ -1,11 +1,12 @@
 """Nodes of a program as jax.numpy source: the expressions of plain jnp and of blocked lax.
 
-In: a node, and what the axes range over here (`Range`; an axis that is not mentioned is whole). Out: a
-`Value`, the name of an array with one dimension for each of its axes, and the lines that compute it.
+In: a node, and what the axes range over here (`Range`; an axis that is not mentioned is whole).
+Out: a `Value`, the name of an array with one dimension for each of its axes, and the lines that
+  compute it.
 
-Invariants: a node is computed once for each binding of its free axes; arithmetic of reals runs in the
-program's compute dtype; a contraction is a `dot_general` of operands in their declared dtype, and its
-product is never built; nothing relies on jax's implicit promotion of dtypes or ranks.
+Invariants: a node is computed once for each binding of its free axes; arithmetic of reals runs in
+the program's compute dtype; a contraction is a `dot_general` of operands in their declared dtype,
+and its product is never built; nothing relies on jax's implicit promotion of dtypes or ranks.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ __all__ = ["Env", "Range", "Terms", "Value"]
 
 @dataclass(frozen=True)
 class Range:
-    """What an axis ranges over: `size` elements from `start` (text; None is 0), known from scope `depth` on.
+    """What an axis ranges over: `size` elements from `start` (text; None is 0), known from scope
+    `depth` on.
 
-    `size` None: the single element `start`, so that arrays have no dimension for the axis. `live`: text of
-    a mask of the elements that count, where a last tile overlaps the one before.
+    `size` None: the single element `start`, so that arrays have no dimension for the axis. `live`:
+    text of a mask of the elements that count, where a last tile overlaps the one before.
     """
 
     axis: Axis
@@ -56,7 +58,9 @@ Env: TypeAlias = Mapping[Axis, Range]
 
 @dataclass(frozen=True)
 class Value:
-    """An array in the emitted source. A literal real has the dtype "" and takes that of its neighbours."""
+    """An array in the emitted source. A literal real has the dtype "" and takes that of its
+    neighbours.
+    """
 
     text: str
     axes: tuple[Axis, ...]
@@ -123,7 +127,9 @@ class Terms:
         self.scope.know((node, tuple(env.get(a) for a in node.axes_free)), value)
 
     def prepare(self, roots: Iterable[Node]) -> None:
-        """Computes everything below `roots` over whole axes, operands first: no deep recursion later."""
+        """Computes everything below `roots` over whole axes, operands first: no deep recursion
+        later.
+        """
         seen: set[Node] = set()
         stack = [(root, False) for root in reversed(list(roots))]
         while stack:
@@ -242,7 +248,9 @@ class Terms:
     def only_live(
         self, value: Value, axes: Iterable[Axis], env: Env, identity: float | int | bool
     ) -> Value:
-        """The value with `identity` where a last tile overlaps the one before along one of `axes`."""
+        """The value with `identity` where a last tile overlaps the one before along one of
+        `axes`.
+        """
         for axis in axes:
             live = self.range_of(axis, env).live
             if live is None:
@@ -250,7 +258,8 @@ class Terms:
             dims = value.axes if axis in value.axes else (*value.axes, axis)
             mask = self.align(Value(live, (axis,), "bool"), dims)
             shown = repr(identity) if not isinstance(identity, float) else f'float("{identity}")'
-            text = f"jnp.where({mask}, {self.align(value, dims)}, jnp.asarray({shown}, {value.text}.dtype))"
+            other = f"jnp.asarray({shown}, {value.text}.dtype)"
+            text = f"jnp.where({mask}, {self.align(value, dims)}, {other})"
             depth = max(value.depth, self.range_of(axis, env).depth)
             value = self.assign("counted", text, dims, value.dtype, depth)
         return value
@@ -302,20 +311,20 @@ class Terms:
         return self.assign(monoid, text, kept, index_sort or dtype, body.depth)
 
     def _unrolled(self, node: Reduce, env: Env) -> Value:
-        """A sum of slices: XLA's CPU backend vectorises over the other axes, not along a reduced one."""
+        """A sum of slices: XLA's CPU backend vectorises along other axes, not along a reduced one.
+
+        The lines of the slices may use anything in the open scope, so the sum stands there too.
+        """
         (axis,) = node.axes
-        depth = max((self.range_of(a, env).depth for a in node.axes_free), default=0)
         step, total = self.names.new(axis.name), self.names.new(node.monoid)
         outer, self.scope = self.scope, self.scope.child()
         span = Range(axis, step, None, self.scope.depth)
         body = self._argument(node.body, {**env, axis: span})
-        depth = max(depth, min(body.depth, outer.depth))
         text = body.text if body.dtype else f"jnp.{self.compute}({body.text})"
         update = MONOIDS[node.monoid].jnp.format(total, text)
         self.scope.add(f"{total} = {text} if {step} == 0 else {update}")
         inner, self.scope = self.scope, outer
-        target = outer  # lines of the slices may use anything of the open scope
-        target.block(f"for {step} in range({self.range_of(axis, {}).size}):", inner)
+        outer.block(f"for {step} in range({self.range_of(axis, {}).size}):", inner)
         return Value(total, body.axes, self._width(node.sort), outer.depth)
 
 
@@ -341,7 +350,7 @@ def short(dtype: str) -> str:
 
 
 def operation(node: Pointwise, template: str, texts: list[str]) -> str:
-    """The row's jnp text over its arguments. Reals divide with `/`: `lax.div` has no promotion for literals."""
+    """The row's jnp text. Reals divide with `/`: `lax.div` does not promote literals."""
     if node.op == "div" and node.sort == REAL:
         return f"{texts[0]} / {texts[1]}"
     parameter = node.parameter

@@ -1,7 +1,7 @@
 """Numbers for symbols: an sGraph whose axes, tensors and tiles all have integer sizes.
 
-In: an sGraph and a value for each of its symbols. Out: the same sGraph without symbols. Nothing else
-changes, so that every emitter works on plain numbers.
+In: an sGraph and a value for each of its symbols. Out: the same sGraph without symbols. Nothing
+else changes, so that every emitter works on plain numbers.
 
 >>> from prism_jax.ir.nodes import Axis, Load, Store, Tensor, at
 >>> from prism_jax.ir.sgraph import GridAxis, Kernel, SGraph

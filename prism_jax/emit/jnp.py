@@ -1,10 +1,12 @@
-"""A program without blocking, as plain jax.numpy: what XLA runs, and what a library call "xla" means.
+"""A program without blocking, as plain jax.numpy: what XLA runs, and what a library call "xla"
+means.
 
-In: a `Program`, or the stores of a `LibraryCall`. Out: an `ArrayFunction`, its source and the function that
-the source defines; traceable by jax, no Python side effects.
+In: a `Program`, or the stores of a `LibraryCall`. Out: an `ArrayFunction`, its source and the
+function that the source defines; traceable by jax, no Python side effects.
 
-Invariants: each node is computed once; a contraction is one `dot_general` (or several, in the cheapest
-order) in the precision that its record asks for; a transpose is only an order of dimension numbers.
+Invariants: each node is computed once; a contraction is one `dot_general` (or several, in the
+cheapest order) in the precision that its record asks for; a transpose is only an order of
+dimension numbers.
 
 >>> from prism_jax.ir.nodes import Axis, Load, Pointwise, Reduce, Store, Tensor, at
 >>> from prism_jax.ir.program import Program
@@ -50,7 +52,9 @@ RESERVED = ("jax", "jnp", "lax", "np")
 
 @dataclass(frozen=True)
 class ArrayFunction:
-    """Source text and the function it defines: `call(*operands) -> tuple` of the results, in order."""
+    """Source text and the function it defines: `call(*operands) -> tuple` of the results, in
+    order.
+    """
 
     name: str
     source: str
@@ -64,14 +68,16 @@ def emit(program: Program, unroll: int = 0) -> ArrayFunction:
 
     Args:
       program: what to compute.
-      unroll: longest reduction (of a body that is no product) to be written as a sum of slices, which
-        XLA's CPU backend vectorises; 0: none.
+      unroll: longest reduction (of a body that is no product) to be written as a sum of slices,
+        which XLA's CPU backend vectorises; 0: none.
     """
     return _function(program.name, program.inputs, program.outputs, program.compute, unroll)
 
 
 def emit_call(call: LibraryCall, compute: str, unroll: int = 0) -> ArrayFunction:
-    """A library call of XLA's own as a function of the tensors that it reads, in order of first use."""
+    """A library call of XLA's own as a function of the tensors that it reads, in order of first
+    use.
+    """
     return _function(call.name, call.reads, call.stores, compute, unroll)
 
 
@@ -105,7 +111,8 @@ def _function(
             buffer is None
             and array_access.split_shape([int(s) for s in store.tensor.shape], store.index) is None
         ):
-            buffer = f"jnp.zeros({store.tensor.shape}, jnp.{store.tensor.dtype.replace('bool', 'bool_')})"
+            dtype = store.tensor.dtype.replace("bool", "bool_")
+            buffer = f"jnp.zeros({store.tensor.shape}, jnp.{dtype})"
         text = array_access.store(terms, store, value, {}, buffer)
         texts[store.tensor.name] = text
         if not text.isidentifier():

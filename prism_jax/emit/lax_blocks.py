@@ -1,12 +1,14 @@
-"""An instantiated sGraph as loops over tiles in plain JAX: its executable meaning on every platform.
+"""An instantiated sGraph as loops over tiles in plain JAX: its executable meaning on every
+platform.
 
-In: a kernel whose sizes are numbers. Out: an `ArrayFunction`. Blocks of the grid run one after the other in a
-`lax.fori_loop` that updates the outputs in place; loops are `fori_loop`s inside; values are whole tiles, with
-`dot_general` for products. Temporaries are tiles: nothing as large as an unfused intermediate exists.
+In: a kernel whose sizes are numbers. Out: an `ArrayFunction`. Blocks of the grid run one after the
+other in a `lax.fori_loop` that updates the outputs in place; loops are `fori_loop`s inside; values
+are whole tiles, with `dot_general` for products. Temporaries are tiles: nothing as large as an
+unfused intermediate exists.
 
-Ragged tiles: the last tile of an axis starts so early that it is full. Outputs are then written twice with
-equal values; elements that a reduction has met already count as the identity. Nothing is padded, and nothing
-outside an array is read.
+Ragged tiles: the last tile of an axis starts so early that it is full. Outputs are then written
+twice with equal values; elements that a reduction has met already count as the identity. Nothing
+is padded, and nothing outside an array is read.
 """
 
 from __future__ import annotations
@@ -80,12 +82,11 @@ class _Writer:
         stepping = {x.axis for x in kernel.all_loops if int(x.tile) < int(x.axis.size)}
         self._allocate({g.axis for g in moving} | stepping)
         outer = terms.scope
+        block, step = self.names.new("block"), self.names.new("step")
+        buffers = list(self.buffers.values())
         if blocks > 1:
             terms.scope = outer.child()
-            block, step = self.names.new("block"), self.names.new("step")
-            buffers = list(self.buffers.values())
-            if buffers:
-                terms.scope.add(f"{_tuple(buffers)} = buffers")
+            terms.scope.add(f"{_tuple(buffers)} = buffers")
             self._starts(step, moving)
         for g in kernel.grid:
             if g not in moving and int(g.axis.size) == 1:
@@ -153,8 +154,7 @@ class _Writer:
 
     def _starts(self, step: str, moving: Sequence[Any]) -> None:
         """Where the block's tile starts along each axis; the first grid axis runs fastest."""
-        terms, stride = self.terms, 1
-        total = len(moving)
+        stride, total = 1, len(moving)
         for n, g in enumerate(moving):
             size, tile = int(g.axis.size), int(g.tile)
             count = -(-size // tile)

@@ -1,7 +1,7 @@
 """What a summand is made of: its factors, and which of them meet in a contraction.
 
-In: the body of a sum and the axes it is summed over. Out: `Sides`, two groups of factors whose product
-over the summed axes is a matrix product, or None. Shared by all emitters.
+In: the body of a sum and the axes it is summed over. Out: `Sides`, two groups of factors whose
+product over the summed axes is a matrix product, or None. Shared by all emitters.
 
 >>> from prism_jax.ir.nodes import Axis, Load, Pointwise, Tensor, at
 >>> i, j, k = Axis("i", 4), Axis("j", 4), Axis("k", 8)
@@ -28,8 +28,8 @@ __all__ = ["Sides", "factors", "sides"]
 class Sides:
     """A matrix product: sum over `k` of (product of `left`) * (product of `right`).
 
-    `left` has the free axes `batch + m + k`, `right` has `batch + k + n`; `rest` are factors without a
-    summed axis, which multiply the sum. All axes are sorted by name.
+    `left` has the free axes `batch + m + k`, `right` has `batch + k + n`; `rest` are factors
+    without a summed axis, which multiply the sum. All axes are sorted by name.
     """
 
     left: tuple[Node, ...]
@@ -58,8 +58,9 @@ def sides(
 ) -> Sides | None:
     """The factors as a matrix product over `summed`, or None where they are none.
 
-    Axes in `ignored` (one element wide here) are no axes. Both sides have every summed axis that any factor
-    has, each side has an axis of its own, and the side with the first factor is the left one.
+    Axes in `ignored` (one element wide here) are no axes. Both sides have every summed axis that
+    any factor has, each side has an axis of its own, and the side with the first factor is the
+    left one.
     """
 
     def axes(node: Node) -> frozenset[Axis]:

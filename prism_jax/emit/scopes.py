@@ -1,8 +1,8 @@
 """Nested scopes of emitted source: where a line goes, and which values are known there.
 
-A value is computed in the outermost scope in which everything it is made of exists, so what does not
-depend on a loop is computed before it. Lines of a scope are written in order; a nested scope becomes
-text inside its parent when it is closed, hence after everything that was hoisted out of it.
+A value is computed in the outermost scope in which everything it is made of exists, so what does
+not depend on a loop is computed before it. Lines of a scope are written in order; a nested scope
+becomes text inside its parent when it is closed, hence after everything that was hoisted out of it.
 
 >>> outer = Scope()
 >>> inner = outer.child()

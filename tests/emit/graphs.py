@@ -1,4 +1,6 @@
-"""sGraphs written by hand, one for each thing that emission must get right. Sizes and dtype are arguments."""
+"""sGraphs written by hand, one for each thing that emission must get right. Sizes and dtype are
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -154,7 +156,9 @@ def softmax_accumulators(
 def attention(
     b: int, n: int, m: int, d: int, dtype: str, causal: bool = True, fill: float = -math.inf
 ) -> Case:
-    """softmax(mask(q k^T / sqrt(d))) v with a running maximum; layout b n h d with one head folded in b."""
+    """softmax(mask(q k^T / sqrt(d))) v with a running maximum; layout b n h d with one head folded
+    in b.
+    """
     bb, i, j, dd = Axis("b", b), Axis("i", n), Axis("j", m), Axis("d", d)
     q, k = Tensor("q", (b, n, d), dtype), Tensor("k", (b, m, d), dtype)
     v, o = Tensor("v", (b, m, d), dtype), Tensor("o", (b, n, d), dtype)
@@ -176,7 +180,9 @@ def attention(
 
 
 def attention_split(b: int, n: int, m: int, d: int, splits: int, dtype: str) -> Case:
-    """The keys split over the grid: each block leaves maximum, sum and output; a second kernel combines."""
+    """The keys split over the grid: each block leaves maximum, sum and output; a second kernel
+    combines.
+    """
     s = Axis("s", splits)
     base = attention(b, n, m, d, dtype, causal=False)
     (kernel,) = base.sgraph.kernels
@@ -272,7 +278,9 @@ def split_k(m: int, k: int, n: int, splits: int, dtype: str) -> Case:
 
 
 def kmeans(n: int, c: int, d: int, dtype: str, nearest: bool = True) -> Case:
-    """The index of the nearest (or farthest) centre: argmin carried through a loop over the centres."""
+    """The index of the nearest (or farthest) centre: argmin carried through a loop over the
+    centres.
+    """
     i, j, dd = Axis("i", n), Axis("j", c), Axis("d", d)
     x, y, o = Tensor("x", (n, d), dtype), Tensor("c", (c, d), dtype), Tensor("o", (n,), "int32")
     cross = Reduce("sum", (dd,), mul(load(x, i, dd), load(y, j, dd)), record(dtype, "highest"))
@@ -292,7 +300,9 @@ def kmeans(n: int, c: int, d: int, dtype: str, nearest: bool = True) -> Case:
 
 
 def heads(b: int, h: int, n: int, k: int, e: int, dtype: str) -> Case:
-    """x[b,h,n,k] w[h,k,e]: five axes, four of them on the grid, one output transposed to b n h e."""
+    """x[b,h,n,k] w[h,k,e]: five axes, four of them on the grid, one output transposed to b n h
+    e.
+    """
     bb, hh, i, kk, j = Axis("b", b), Axis("h", h), Axis("i", n), Axis("k", k), Axis("j", e)
     x, w = Tensor("x", (b, h, n, k), dtype), Tensor("w", (h, k, e), dtype)
     y, z = Tensor("y", (b, n, h, e), dtype), Tensor("z", (b, h, n), dtype)
@@ -313,7 +323,9 @@ def heads(b: int, h: int, n: int, k: int, e: int, dtype: str) -> Case:
 
 
 def batched_tiles(b: int, n: int, k: int, e: int, dtype: str) -> Case:
-    """A block holds several batch elements: a product with a batch axis, and rows that are two axes."""
+    """A block holds several batch elements: a product with a batch axis, and rows that are two
+    axes.
+    """
     bb, i, kk, j = Axis("b", b), Axis("i", n), Axis("k", k), Axis("j", e)
     x, w = Tensor("x", (b, n, k), dtype), Tensor("w", (b, k, e), dtype)
     u, y = Tensor("u", (k, e), dtype), Tensor("y", (b, n, e), dtype)
@@ -349,7 +361,9 @@ def inner_loop(n: int, m: int, d: int, e: int, dtype: str) -> Case:
 
 
 def embedding(v: int, n: int, d: int, dtype: str) -> Case:
-    """Rows gathered by integers (fill outside), a shifted window of the positions, and their product's sum."""
+    """Rows gathered by integers (fill outside), a shifted window of the positions, and their
+    product's sum.
+    """
     i, kk = Axis("i", n), Axis("k", d)
     table, pos = Tensor("table", (v, d), dtype), Tensor("pos", (n, d), dtype)
     ids, y = Tensor("ids", (n,), "int32"), Tensor("y", (n, d), dtype)
@@ -420,7 +434,9 @@ def final(accumulator: str, axes: tuple[Axis, ...]) -> Carried:
 
 
 def cases(dtype: str, big: bool = True) -> list[Case]:
-    """Every graph at sizes that tiles divide, or (big False) at odd sizes, below a tile, and of one."""
+    """Every graph at sizes that tiles divide, or (big False) at odd sizes, below a tile, and of
+    one.
+    """
     if big:
         return [
             lora(32, 64, 64, 16, dtype),

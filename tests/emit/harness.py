@@ -12,7 +12,8 @@ from prism_jax.ir.ops import numpy_dtype
 
 from .graphs import Case
 
-#: Error allowed, relative to the largest element: some units in the last place of what is stored, and of
+#: Error allowed, relative to the largest element: some units in the last place of what is stored,
+# and of
 #: what goes into the products.
 TOLERANCE = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 2e-5, "float64": 1e-12}
 
@@ -50,7 +51,9 @@ def agree(case: Case, found: Any, wanted: Any, dtype: str) -> None:
 
 
 def interpreted(case: Case, given: dict[str, Any], schedule: Any) -> tuple[Any, ...]:
-    """The outputs of an sGraph whose kernels run in Triton's interpreter; library calls run as plain jnp."""
+    """The outputs of an sGraph whose kernels run in Triton's interpreter; library calls run as
+    plain jnp.
+    """
     from prism_jax.emit import jnp as emit_jnp
     from prism_jax.emit.concrete import concrete
     from prism_jax.emit.interpret import interpret

@@ -1,4 +1,6 @@
-"""The hand-written sGraphs mean what they are named after: blocks or none, the oracle gives the same."""
+"""The hand-written sGraphs mean what they are named after: blocks or none, the oracle gives the
+same.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A plan as code: steps in order, every back end the same value, launchers asked once for each kernel."""
+"""A plan as code: steps in order, every back end the same value, launchers asked once for each
+kernel.
+"""
 
 from __future__ import annotations
 

@@ -20,13 +20,15 @@ from .harness import agree, expected, inputs
 
 
 def unblocked(sgraph: SGraph) -> SGraph:
-    """Every kernel as a library call: an accumulator is the reduction of its summand at the final values."""
+    """Every kernel as a library call: an accumulator is the reduction of its summand at the final
+    values.
+    """
 
     def call(kernel: Kernel) -> LibraryCall:
         totals: dict[tuple[str, str], Node] = {}
 
         def plain(node: Node) -> Node:
-            found = {
+            found: dict[Node, Node] = {
                 n: totals[n.accumulator, "final"] for n in walk([node]) if isinstance(n, Carried)
             }
             return substitute(node, found)
@@ -91,13 +93,17 @@ def test_three_factors_are_multiplied_in_the_cheapest_order() -> None:
     )
     program = Program("chain", (x, a, b), (store(y, (i, j), chain),))
     function = emit_jnp.emit(program)
-    jaxpr = jax.make_jaxpr(function.call)(*(np.zeros(t.shape, np.float32) for t in (x, a, b)))
+    jaxpr = jax.make_jaxpr(function.call)(
+        *(jax.ShapeDtypeStruct(t.shape, np.float32) for t in (x, a, b))
+    )
     products = [e.outvars[0].aval.shape for e in jaxpr.eqns if e.primitive.name == "dot_general"]
     assert products == [(64, 2), (64, 64)]
 
 
 def test_a_product_is_never_built() -> None:
-    """The distance of 4096 points to 4096: largest intermediate 4096 x 4096, not 4096 x 4096 x 64."""
+    """The distance of 4096 points to 4096: largest intermediate 4096 x 4096, not 4096 x 4096 x
+    64.
+    """
     n, d = 4096, 64
     i, j, k = Axis("i", n), Axis("j", n), Axis("k", d)
     x, y, o = (

@@ -1,4 +1,6 @@
-"""Blocked lax against the float64 oracle: values, odd sizes, and temporaries no larger than tiles."""
+"""Blocked lax against the float64 oracle: values, odd sizes, and temporaries no larger than
+tiles.
+"""
 
 from __future__ import annotations
 

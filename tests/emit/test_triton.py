@@ -1,4 +1,6 @@
-"""Emitted Triton, run in the interpreter (guard bands, poisoned outputs) against the float64 oracle."""
+"""Emitted Triton, run in the interpreter (guard bands, poisoned outputs) against the float64
+oracle.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Kernels of an sGraph as Triton source.
 
-In: an sGraph, numbers for its symbols, one schedule for each kernel. Out: one `EmittedKernel` for each kernel:
-a `KernelSource`, the grid, and which tensors its pointers are.
+In: an sGraph, numbers for its symbols, one schedule for each kernel. Out: one `EmittedKernel` for
+each kernel: a `KernelSource`, the grid, and which tensors its pointers are.
 
 The text is the same in every process. It holds all sizes as numbers, runs on its own, in Triton's
 interpreter too, and names what the sGraph names: axes, tensors, accumulators.

@@ -1,11 +1,11 @@
 """Loads and stores of tiles through pointers.
 
-In: a `Load` or a `Store` and the spans of its axes. Out: source text. All sizes and strides are numbers in
-the text. An address is a pointer to the tile's first element, advanced by scalars (block and loop starts),
-plus the offsets of the lanes, which no loop changes.
+In: a `Load` or a `Store` and the spans of its axes. Out: source text. All sizes and strides are
+numbers in the text. An address is a pointer to the tile's first element, advanced by scalars
+(block and loop starts), plus the offsets of the lanes, which no loop changes.
 
-Invariant: nothing outside a tensor is read or written: lanes outside their axis and elements outside their
-guard are masked; masks appear only where some lane can be outside.
+Invariant: nothing outside a tensor is read or written: lanes outside their axis and elements
+outside their guard are masked; masks appear only where some lane can be outside.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from prism_jax.emit.triton.spans import Key
 from prism_jax.ir.nodes import Axis, Iota, Load, Node, Store, Tensor
 
 if TYPE_CHECKING:
-    from prism_jax.emit.triton.tiles import Env, Span, Tiles, Value
+    from prism_jax.emit.triton.tiles import Env, Tiles, Value
     from prism_jax.ir.nodes import Index
 
 __all__ = ["load", "store"]
 
 
 def load(tiles: Tiles, node: Load, env: Env, order: tuple[Key, ...] | None = None) -> Value:
-    """The tile that `node` reads, in the tensor's dtype; its dimensions in `order` if that is given."""
+    """The tile that `node` reads, in the tensor's dtype; its dimensions in `order` if that is
+    given.
+    """
     guarded = [a for g in node.guard for a in g.index.axes_free]
     address = _Address(tiles, node.tensor, node.index, env, order, guarded)
     masks = address.ragged()

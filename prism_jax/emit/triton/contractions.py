@@ -1,10 +1,11 @@
 """Sums of products as `tl.dot`.
 
-In: the two sides of a product (`emit/product.py`), the spans of their axes, a precision record. Out: a tile,
-or the text of an accumulation.
+In: the two sides of a product (`emit/product.py`), the spans of their axes, a precision record.
+Out: a tile, or the text of an accumulation.
 
-Invariants: operands have the record's operand dtype and are loaded in it, the sum is float32; lanes outside
-a summed axis are zero on both sides, so that nothing that lies there, NaN included, reaches the sum.
+Invariants: operands have the record's operand dtype and are loaded in it, the sum is float32;
+lanes outside a summed axis are zero on both sides, so that nothing that lies there, NaN included,
+reaches the sum.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from prism_jax.emit.triton import access
 from prism_jax.emit.triton.precision import DotPrecision, dot_precision
 from prism_jax.emit.triton.spans import Key
-from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Precision
+from prism_jax.ir.nodes import Load, Node, Pointwise, Precision
 
 if TYPE_CHECKING:
     from prism_jax.emit.product import Sides
@@ -40,7 +41,9 @@ def accumulate(
     dims: tuple[Key, ...],
     base: str,
 ) -> str:
-    """Text of `base` + the product, where `base` is the accumulator's tile with dimensions `dims`."""
+    """Text of `base` + the product, where `base` is the accumulator's tile with dimensions
+    `dims`.
+    """
     if not found.rest:
         text, _, _, fused = _text(tiles, found, env, precision, (dims, base))
         if fused:
@@ -133,8 +136,3 @@ def _side(tiles: Tiles, side: Sequence[Node], env: Env, order: tuple[Key, ...]) 
     for factor in side[1:]:
         product = Pointwise("mul", (product, factor))
     return tiles.value(product, env)
-
-
-def axes_of(nodes: Sequence[Node]) -> frozenset[Axis]:
-    """Free axes of several nodes."""
-    return frozenset(a for node in nodes for a in node.axes_free)

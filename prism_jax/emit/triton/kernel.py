@@ -2,8 +2,9 @@
 
 In: a kernel whose sizes are numbers, and its schedule. Out: an `EmittedKernel`.
 
-Grid axes: up to three counts become `program_id(0..2)`, the first grid axis the fastest; where there are more
-(or a count is too large for its place) all are folded into `program_id(0)` by division.
+Grid axes: up to three counts become `program_id(0..2)`, the first grid axis the fastest; where
+there are more (or a count is too large for its place) all are folded into `program_id(0)` by
+division.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ class ScheduleLike(Protocol):
     """What emission reads of a schedule (`instantiate.plan.Schedule`)."""
 
     @property
-    def num_warps(self) -> int: ...  # noqa: D102
+    def num_warps(self) -> int: ...
     @property
-    def num_stages(self) -> int: ...  # noqa: D102
+    def num_stages(self) -> int: ...
     @property
-    def products(self) -> str: ...  # noqa: D102
+    def products(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,9 @@ class _Writer:
         return env, grid
 
     def _folded(self, many: list[tuple[Axis, Dimension]], swizzle: int) -> list[str]:
-        """Block numbers of all axes from one program number; the first two in groups if swizzled."""
+        """Block numbers of all axes from one program number; the first two in groups if
+        swizzled.
+        """
         tiles = self.tiles
         rest = tiles.assign("pid", "tl.program_id(0)", (), "int32", 0, "").text
         blocks: list[str] = []
@@ -161,7 +164,9 @@ class _Writer:
         return blocks
 
     def _swizzled(self, pid: str, first: int, second: int, group: int) -> list[str]:
-        """Blocks of the first axis in groups, so that a group reuses what it reads of the second."""
+        """Blocks of the first axis in groups, so that a group reuses what it reads of the
+        second.
+        """
         tiles = self.tiles
 
         def let(name: str, text: str) -> str:

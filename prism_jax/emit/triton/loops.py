@@ -1,13 +1,14 @@
 """Loops with accumulators: what is carried from step to step, and how each step changes it.
 
-In: a `Loop` and the spans around it. Out: lines: initial values before the loop, the loop, and the values of
-`Carried(name, "final")` after it.
+In: a `Loop` and the spans around it. Out: lines: initial values before the loop, the loop, and the
+values of `Carried(name, "final")` after it.
 
-Invariant (the sGraph's): at each step, for every accumulator in order, acc <- [live(old) ? rescale (.) old :
-identity] (+) part; lanes beyond the axis contribute the identity.
+Invariant (the sGraph's): at each step, for every accumulator in order, acc <- [live(old) ? rescale
+(.) old : identity] (+) part; lanes beyond the axis contribute the identity.
 
-An accumulator whose running value nobody reads keeps the loop's dimension and is reduced once, after the
-loop, if its tile is small enough to stay in registers: no exchange between threads in any step.
+An accumulator whose running value nobody reads keeps the loop's dimension and is reduced once,
+after the loop, if its tile is small enough to stay in registers: no exchange between threads in
+any step.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from prism_jax.emit.triton.describe import describe
 from prism_jax.emit.triton.operators import literal, tl_dtype
 from prism_jax.emit.triton.spans import Key
 from prism_jax.emit.triton.tiles import Env, Span, Tiles, Value
-from prism_jax.ir.nodes import REAL, Axis, Carried
+from prism_jax.ir.nodes import REAL, Carried
 from prism_jax.ir.ops import MONOIDS
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel, Loop
@@ -33,7 +34,9 @@ LATE_ELEMENTS = 64
 
 @dataclass
 class _State:
-    """An accumulator in the source: `name` holds it between steps, `place` the index of argmax and argmin."""
+    """An accumulator in the source: `name` holds it between steps, `place` the index of argmax and
+    argmin.
+    """
 
     accumulator: Accumulator
     value: Value
@@ -211,7 +214,9 @@ class LoopWriter:
         return f"({text}).to({tl_dtype(sort)})" if narrow else text
 
     def _spread(self, part: Value, span: Span) -> Value:
-        """A summand that does not depend on the loop's axis counts once for each of its elements."""
+        """A summand that does not depend on the loop's axis counts once for each of its
+        elements.
+        """
         tiles = self.tiles
         dims = tiles.sorted((*part.dims, span.key))
         typed = tiles.convert(part, part.dtype or tiles.compute)
@@ -219,7 +224,9 @@ class LoopWriter:
         return tiles.assign("spread", text, dims, part.dtype or tiles.compute, part.depth)
 
     def _rescaled(self, state: _State, env: Env) -> str:
-        """Text of the old value, rescaled; where an accumulator it depends on is not live, the identity."""
+        """Text of the old value, rescaled; where an accumulator it depends on is not live, the
+        identity.
+        """
         tiles, accumulator, old = self.tiles, state.accumulator, state.value
         if accumulator.rescale is None and not accumulator.depends:
             return old.text
@@ -233,7 +240,8 @@ class LoopWriter:
         if live is None:
             return f"{old.text} {sign} {tiles.align(factor, old.dims)}"
         if accumulator.action == "mul" and accumulator.monoid == "sum":
-            # The old value is zero where it is not live: a factor of zero keeps it so, and is smaller.
+            # The old value is zero where it is not live: a factor of zero keeps it so, and is
+            # smaller.
             dims = tiles.sorted((*live.dims, *factor.dims))
             mark = ("live", live.text, factor.text)
             known = tiles.scope.find(mark)
@@ -306,8 +314,3 @@ class LoopWriter:
             wish, depth = f"{accumulator.name}_all", tiles.scope.depth
             value = tiles.assign(wish, text, dims, value.dtype, depth, f"{monoid} over the lanes")
         tiles.carried[accumulator.name, "final"] = value
-
-
-def used_axes(loop: Loop) -> frozenset[Axis]:
-    """Axes of the accumulators of a loop."""
-    return frozenset(axis for a in loop.accumulators for axis in a.axes)

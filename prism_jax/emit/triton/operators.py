@@ -1,8 +1,9 @@
 """Pointwise operators as Triton text, and the helper functions that the source may need.
 
-In: an operator node and the texts of its arguments. Out: the text, and the names of the helpers it calls.
-The operator table's own column serves most rows; the rows here need more than one expression to be exact:
-integer division as XLA defines it, saturating casts, functions whose short formula loses digits.
+In: an operator node and the texts of its arguments. Out: the text, and the names of the helpers it
+calls. The operator table's own column serves most rows; the rows here need more than one
+expression to be exact: integer division as XLA defines it, saturating casts, functions whose short
+formula loses digits.
 
 Helpers use nothing that the interpreter lacks: no libdevice, no inline assembly.
 """
@@ -63,7 +64,9 @@ def expm1(x):
     "log1p": '''
 @triton.jit
 def log1p(x):
-    """log(1 + x) without cancellation near 0: twice the inverse hyperbolic tangent of x / (2 + x)."""
+    """log(1 + x) without cancellation near 0: twice the inverse hyperbolic tangent of x / (2 +
+    x).
+    """
     s = x / (2.0 + x)
     z = s * s
     near = ((z / 15.0 + 1.0 / 13.0) * z + 1.0 / 11.0) * z + 1.0 / 9.0
@@ -175,7 +178,9 @@ def typed_literal(node: Const, compute: str) -> str:
 def operation(
     node: Pointwise, texts: list[str], compute: str, helpers: set[str]
 ) -> tuple[str, str]:
-    """The text of an operator, and the dtype of its value. Adds the helpers it calls to `helpers`."""
+    """The text of an operator, and the dtype of its value. Adds the helpers it calls to
+    `helpers`.
+    """
     sort = node.sort
     dtype = compute if sort == REAL else sort
 

@@ -1,11 +1,13 @@
-"""What the axes of a kernel become in a block: scalars or tile dimensions, how wide, and in which order.
+"""What the axes of a kernel become in a block: scalars or tile dimensions, how wide, and in which
+order.
 
-In: a kernel with numbers for sizes, and how products are to be computed. Out: a `Layout`: for every grid
-axis, loop and held axis its `Dimension`, and for every sum of products whether it is a `tl.dot`.
+In: a kernel with numbers for sizes, and how products are to be computed. Out: a `Layout`: for
+every grid axis, loop and held axis its `Dimension`, and for every sum of products whether it is a
+`tl.dot`.
 
-Invariants: a dimension's width is a power of two, at least what `tl.dot` needs where it takes part in one;
-all values of a kernel have their dimensions in one order, chosen so that products need no transposes of
-computed values.
+Invariants: a dimension's width is a power of two, at least what `tl.dot` needs where it takes part
+in one; all values of a kernel have their dimensions in one order, chosen so that products need no
+transposes of computed values.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import TypeAlias
 
 from prism_jax.emit.product import Sides, factors, sides
 from prism_jax.emit.triton.precision import dot_precision
-from prism_jax.ir.nodes import REAL, Axis, Load, Node, Precision, Reduce, Store
+from prism_jax.ir.nodes import REAL, Axis, Load, Node, Reduce, Store
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel, Loop
 
@@ -38,7 +40,9 @@ def power_of_two(n: int) -> int:
 
 @dataclass
 class Dimension:
-    """An axis in a block: `tile` elements of it, in `width` lanes (1: a scalar, no tile dimension)."""
+    """An axis in a block: `tile` elements of it, in `width` lanes (1: a scalar, no tile
+    dimension).
+    """
 
     key: Key
     axis: Axis
@@ -62,7 +66,9 @@ class Dimension:
 
 @dataclass
 class Layout:
-    """See the module. `products` says for each sum of products how it is computed: None is not a `tl.dot`."""
+    """See the module. `products` says for each sum of products how it is computed: None is not a
+    `tl.dot`.
+    """
 
     dimensions: dict[Key, Dimension] = field(default_factory=dict[Key, Dimension])
     order: dict[Key, int] = field(default_factory=dict[Key, int])
@@ -91,7 +97,9 @@ class Layout:
 
 
 def lay_out(kernel: Kernel, compute: str, products: str) -> Layout:
-    """The layout of a kernel. `products`: "dot" where the matrix unit can serve, or "mulsum" everywhere."""
+    """The layout of a kernel. `products`: "dot" where the matrix unit can serve, or "mulsum"
+    everywhere.
+    """
     return _Planner(kernel, compute, products).run()
 
 
@@ -225,7 +233,9 @@ class _Planner:
     # --- the order of dimensions ----------------------------------------------------------------
 
     def _rank(self, grid: Where) -> None:
-        """Output order where that is possible: rows before columns, and computed operands as they are."""
+        """Output order where that is possible: rows before columns, and computed operands as they
+        are.
+        """
         layout = self.layout
         base: dict[Key, None] = {}
         for store, where in self._stores(grid):
@@ -258,7 +268,9 @@ class _Planner:
         layout.order.update({key: n for n, key in enumerate(order)})
 
     def _edges(self, found: Sides, where: Where) -> list[tuple[Key, Key]]:
-        """Pairs of dimensions whose order matters: rows before columns, computed operands in place."""
+        """Pairs of dimensions whose order matters: rows before columns, computed operands in
+        place.
+        """
 
         def keys(axes: Sequence[Axis]) -> list[Key]:
             return [self.layout.at(a, where).key for a in axes]
@@ -273,7 +285,9 @@ class _Planner:
         return [edge for edge in dict.fromkeys(edges) if edge[0] != edge[1]]
 
     def _cost(self, found: Sides, where: Where, base: list[Key]) -> tuple[int, int, int]:
-        """A computed operand belongs on the left (it stays in registers); then the outputs' own order."""
+        """A computed operand belongs on the left (it stays in registers); then the outputs' own
+        order.
+        """
         computed_right = int(not _loaded(found.right) and _loaded(found.left))
         rows = min(base.index(self.layout.at(a, where).key) for a in found.m)
         columns = min(base.index(self.layout.at(a, where).key) for a in found.n)
@@ -294,8 +308,3 @@ def _reaches(after: Mapping[Key, set[Key]], start: Key, goal: Key) -> bool:
             seen.add(key)
             stack.extend(after[key])
     return False
-
-
-def precision_of(what: Accumulator | Reduce) -> Precision | None:
-    """The record of a sum."""
-    return what.precision

@@ -1,10 +1,12 @@
 """Nodes of a program as Triton source: one line for each node, on tiles whose dimensions are named.
 
-In: a node and the dimension that each axis is at this place (`Env`). Out: a `Value`: the name of a tile, its
-dimensions in the kernel's order, its dtype. Lines go to the outermost loop in which all operands exist.
+In: a node and the dimension that each axis is at this place (`Env`). Out: a `Value`: the name of a
+tile, its dimensions in the kernel's order, its dtype. Lines go to the outermost loop in which all
+operands exist.
 
-Invariants: a node is computed once for each binding of its free axes; lanes that are no element of an axis
-are masked where it matters: at loads, before a reduction (with the monoid's identity), at stores.
+Invariants: a node is computed once for each binding of its free axes; lanes that are no element of
+an axis are masked where it matters: at loads, before a reduction (with the monoid's identity), at
+stores.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ __all__ = ["Env", "Span", "Tiles", "Value"]
 
 @dataclass(frozen=True)
 class Span:
-    """A dimension at a place in the source: where its tile starts (text; None is 0), since which depth."""
+    """A dimension at a place in the source: where its tile starts (text; None is 0), since which
+    depth.
+    """
 
     key: Key
     axis: Axis
@@ -44,7 +48,9 @@ Env: TypeAlias = Mapping[Axis, Span]
 
 @dataclass(frozen=True)
 class Value:
-    """A tile. `zero`: dimensions whose lanes outside the axis are known to hold zeros. dtype "": a literal."""
+    """A tile. `zero`: dimensions whose lanes outside the axis are known to hold zeros. dtype "": a
+    literal.
+    """
 
     text: str
     dims: tuple[Key, ...]
@@ -162,7 +168,9 @@ class Tiles:
         return found
 
     def align(self, value: Value, dims: tuple[Key, ...]) -> str:
-        """Text of the value with the dimensions `dims`, of length 1 where it has none; scalars as they are."""
+        """Text of the value with the dimensions `dims`, of length 1 where it has none; scalars as
+        they are.
+        """
         if not value.dims:
             return value.text
         kept = tuple(k for k in dims if k in value.dims)
@@ -200,18 +208,17 @@ class Tiles:
 
     def masked(self, value: Value, keys: Iterable[Key], identity: float | int | bool) -> Value:
         """The value with `identity` in the lanes of `keys` that are no elements."""
-        masks = [(k, self.inside(k)) for k in self.sorted(keys)]
-        wrong = [
-            (k, m) for k, m in masks if m is not None and not (identity == 0 and k in value.zero)
-        ]
+        found = ((k, self.inside(k)) for k in self.sorted(keys))
+        masks = [(k, m) for k, m in found if m is not None]
+        wrong = [(k, m) for k, m in masks if not (identity == 0 and k in value.zero)]
         if not wrong:
             return value
         mark = ("masked", value.text, tuple(k for k, _ in wrong), repr(identity))
         found = self.scope.find(mark)
         if found is None:
             dims = self.sorted((*value.dims, *(k for k, _ in wrong)))
-            depth = max([value.depth, *(m.depth for _, m in wrong if m is not None)])
-            mask = " & ".join(self.align(m, dims) for _, m in wrong if m is not None)
+            depth = max([value.depth, *(m.depth for _, m in wrong)])
+            mask = " & ".join(self.align(m, dims) for _, m in wrong)
             text = f"tl.where({mask}, {self.align(value, dims)}, {literal(identity)})"
             zero = value.zero | {k for k, _ in wrong} if identity == 0 else frozenset[Key]()
             wish = value.text if value.text.isidentifier() else "masked"
@@ -295,7 +302,9 @@ class Tiles:
         return self.assign(node.op, text, dims, dtype, depth, zero=zero)
 
     def _exponential(self, node: Pointwise, env: Env) -> Value:
-        """exp(c * x) as exp2((c * log2 e) * x); of a difference, each term is scaled before it spreads."""
+        """exp(c * x) as exp2((c * log2 e) * x); of a difference, each term is scaled before it
+        spreads.
+        """
         log2e = 1.4426950408889634
         (argument,) = node.args
         factor = log2e
@@ -384,7 +393,9 @@ class Tiles:
         return f"{shown}.to({tl_dtype(sort)})" if widened else shown
 
     def fold_arg(self, monoid: str, body: Value, span: Span, sort: str) -> tuple[Value, Value]:
-        """(best value, its index along the axis) along a dimension: the first best, the first NaN before all."""
+        """(best value, its index along the axis) along a dimension: the first best, the first NaN
+        before all.
+        """
         kind = monoid.removeprefix("arg")
         dtype = self.compute if sort == REAL else sort
         if span.key not in body.dims:
