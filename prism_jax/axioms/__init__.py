@@ -28,8 +28,12 @@ def by_name(name: str) -> Axiom:
 
 
 def row_hash(axiom: Axiom) -> str:
-    """A fingerprint of what an axiom claims: its equation and conditions (not where search uses it)."""
-    return hashlib.sha256("\n".join((axiom.equation, *sorted(axiom.when))).encode()).hexdigest()[:16]
+    """A fingerprint of what an axiom claims: its equation and conditions (not where search uses
+    it).
+    """
+    return hashlib.sha256("\n".join((axiom.equation, *sorted(axiom.when))).encode()).hexdigest()[
+        :16
+    ]
 
 
 def content_hash(axioms: tuple[Axiom, ...] = DEFAULT) -> str:

@@ -1,4 +1,6 @@
-"""``python -m prism_jax.axioms evidence`` regenerates the evidence; ``list`` prints the table; ``check`` says what is stale."""
+"""``python -m prism_jax.axioms evidence`` regenerates the evidence; ``list`` prints the table;
+``check`` says what is stale.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["evidence"]:
             for record in write(DEFAULT):
-                field = f"{record.finite_field} field trials" if record.finite_field else f"outside: {record.outside}"
+                field = (
+                    f"{record.finite_field} field trials"
+                    if record.finite_field
+                    else f"outside: {record.outside}"
+                )
                 print(f"{record.axiom}: {record.float64} float64 trials ({record.error}), {field}")
             return 0
         case ["list"]:

@@ -1,17 +1,22 @@
-"""An axiom: a named, typed equation with conditions that e-class facts can decide. Axioms are data; building one checks it.
+"""An axiom: a named, typed equation with conditions that e-class facts can decide. Axioms are data;
+building one checks it.
 
-Conditions (``when``) are what makes the equation true; wishes (``wants``) only say where search should use it. Both are read
-from text and evaluated over facts (`Facts`: free axes, sign, finiteness):
+Conditions (``when``) are what makes the equation true; wishes (``wants``) only say where search
+should use it. Both are read from text and evaluated over facts (`Facts`: free axes, sign,
+finiteness):
 
 * ``k not in a`` (no axis of k is free in a), ``k in a`` (one is);
-* ``a >= 0``, ``a > 0``, ``a != 0``, ``finite a`` for terms and segments; ``p > 0``, ``p < 0``, ``p != 0``, ``integer p`` for numbers;
-* wishes: ``narrower b`` (b lacks an axis of the sum it stands in), ``contraction b`` (b is a sum over an axis), joined by ``or``;
-  ``pays b`` (the sum over b alone is much less work than the whole, or than b itself), ``first b`` (only the first b that
-  fits), ``b like c`` (equal free axes).
+* ``a >= 0``, ``a > 0``, ``a != 0``, ``finite a`` for terms and segments; ``p > 0``, ``p < 0``, ``p
+  != 0``, ``integer p`` for numbers;
+* wishes: ``narrower b`` (b lacks an axis of the sum it stands in), ``contraction b`` (b is a sum
+  over an axis), joined by ``or``; ``pays b`` (the sum over b alone is much less work than the
+  whole, or than b itself), ``first b`` (only the first b that fits), ``b like c`` (equal free
+  axes).
 
-A condition on a segment decides membership: each element of the sum or product must satisfy it to belong to the segment.
+A condition on a segment decides membership: each element of the sum or product must satisfy it to
+belong to the segment.
 
->>> row = Axiom("hoist", "sum{k}(a... * b...) = a... * sum{k}(b...)", ("k not in a",), "Mirage, table 2")
+>>> row = Axiom("hoist", "sum{k}(a... * b...) = a... * sum{k}(b...)", ("k not in a",), "Mirage")
 >>> row.kinds["a"], str(row.right)
 ('segment', 'a... * sum{k}(b...)')
 >>> Axiom("wrong", "x = x + y", (), "nowhere")
@@ -29,13 +34,14 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, Protocol
 
-from prism_jax.axioms import pattern as P
+from prism_jax.axioms import pattern as pt
 from prism_jax.axioms.pattern import PatternError
 from prism_jax.ir.ops import OPS
 
 LEVELS = ("normal", "search", "order", "proof")
-"""normal: built into the normal form; search: rewritten left to right; order: used by the contraction order; proof: both ways,
-by the checker only."""
+"""normal: built into the normal form; search: rewritten left to right; order: used by the
+contraction order; proof: both ways, by the checker only.
+"""
 
 
 class Facts(Protocol):
@@ -63,8 +69,9 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition: `what` is "not in", "in", ">=", ">", "<", "!=", "finite", ... of `subject`; `axes` for the first two, `other`
-    for "like"."""
+    """One condition: `what` is "not in", "in", ">=", ">", "<", "!=", "finite", ... of `subject`;
+    `axes` for the first two, `other` for "like".
+    """
 
     text: str
     what: str
@@ -123,7 +130,9 @@ def read_condition(text: str) -> Condition:
 
 @dataclass(frozen=True)
 class Axiom:
-    """See the module's text. `changes_rounding` names the numerical risk of using it left to right, if it has one."""
+    """See the module's text. `changes_rounding` names the numerical risk of using it left to right,
+    if it has one.
+    """
 
     name: str
     equation: str
@@ -141,16 +150,16 @@ class Axiom:
 
     def _check(self) -> None:
         kinds = self.kinds
-        unbound = [name for name in P.names(self.right) if name not in kinds]
+        unbound = [name for name in pt.names(self.right) if name not in kinds]
         if unbound:
             raise PatternError(f"{', '.join(unbound)} on the right is not bound on the left")
         unknown = [level for level in self.levels if level not in LEVELS]
         if unknown or not self.levels:
             raise PatternError(f"levels are some of {LEVELS}, not {self.levels}")
-        for part in (*P.parts(self.left), *P.parts(self.right)):
-            if isinstance(part, P.Op) and part.name not in OPS:
+        for part in (*pt.parts(self.left), *pt.parts(self.right)):
+            if isinstance(part, pt.Op) and part.name not in OPS:
                 raise PatternError(f"{part.name} is not an operator of the table")
-            if isinstance(part, P.Op) and OPS[part.name].arity != len(part.args):
+            if isinstance(part, pt.Op) and OPS[part.name].arity != len(part.args):
                 raise PatternError(f"{part.name} takes {OPS[part.name].arity} arguments")
         for condition in self.conditions:
             self._check_condition(condition, kinds)
@@ -162,32 +171,36 @@ class Axiom:
         if kind is None or kind == "axes":
             raise PatternError(f"condition {condition.text!r}: {condition.subject} is not bound")
         if condition.axes is not None and kinds.get(condition.axes) != "axes":
-            raise PatternError(f"condition {condition.text!r}: {condition.axes} is not a set of axes")
+            raise PatternError(
+                f"condition {condition.text!r}: {condition.axes} is not a set of axes"
+            )
         numeric = condition.what in ("<", "integer")
         if numeric and kind != "number":
-            raise PatternError(f"condition {condition.text!r} is for numbers; {condition.subject} is a {kind}")
+            raise PatternError(
+                f"condition {condition.text!r} is for numbers; {condition.subject} is a {kind}"
+            )
         termwise = condition.what in ("in", "not in", "finite", *WISHES)
         if termwise and kind == "number":
             raise PatternError(f"condition {condition.text!r} is for terms")
 
     @cached_property
-    def _sides(self) -> tuple[P.Pattern, P.Pattern]:
-        return P.parse_equation(self.equation)
+    def _sides(self) -> tuple[pt.Pattern, pt.Pattern]:
+        return pt.parse_equation(self.equation)
 
     @property
-    def left(self) -> P.Pattern:
+    def left(self) -> pt.Pattern:
         """The side that search looks for."""
         return self._sides[0]
 
     @property
-    def right(self) -> P.Pattern:
+    def right(self) -> pt.Pattern:
         """The side that search adds."""
         return self._sides[1]
 
     @cached_property
     def kinds(self) -> dict[str, str]:
         """Names bound by the left side: "term", "segment", "number" or "axes"."""
-        return P.names(self.left)
+        return pt.names(self.left)
 
     @cached_property
     def conditions(self) -> tuple[Condition, ...]:
@@ -209,10 +222,10 @@ class Axiom:
         """Segments that stand in sums; the others stand in products."""
         return frozenset(
             x.name
-            for part in P.parts(self.left)
-            if isinstance(part, P.Sum)
+            for part in pt.parts(self.left)
+            if isinstance(part, pt.Sum)
             for _, x in part.items
-            if isinstance(x, P.Seg)
+            if isinstance(x, pt.Seg)
         )
 
     def __str__(self) -> str:

@@ -1,11 +1,14 @@
-"""What a pattern means on concrete arrays, in float64 and in a pair of finite fields: the ground under the evidence.
+"""What a pattern means on concrete arrays, in float64 and in a pair of finite fields: the ground
+under the evidence.
 
-In: a pattern and an `Assignment` of arrays to its names. Out: an array over all axes of the trial (size 1 where an axis is absent).
-This shares no code with the e-graph: axioms are tested against their meaning, not against the engine that uses them.
+In: a pattern and an `Assignment` of arrays to its names. Out: an array over all axes of the trial
+(size 1 where an axis is absent). This shares no code with the e-graph: axioms are tested against
+their meaning, not against the engine that uses them.
 
-Finite fields, as in Mirage: numbers live in Z_p and, for exponents, in Z_q with q dividing p - 1; exp(x) is w ** x with w of order
-q, and has no value in Z_q (so one exponential per path). p = 2 q + 1 makes p = 3 mod 4: "non-negative" is "a square", and
-x ** ((p + 1) / 4) is the root that is itself a square, so the laws of roots keep their sign conditions.
+Finite fields, as in Mirage: numbers live in Z_p and, for exponents, in Z_q with q dividing p - 1;
+exp(x) is w ** x with w of order q, and has no value in Z_q (so one exponential per path). p = 2 q +
+1 makes p = 3 mod 4: "non-negative" is "a square", and x ** ((p + 1) / 4) is the root that is itself
+a square, so the laws of roots keep their sign conditions.
 """
 
 from __future__ import annotations
@@ -17,25 +20,27 @@ from typing import Any
 
 import numpy as np
 
-from prism_jax.axioms import pattern as P
+from prism_jax.axioms import pattern as pt
 from prism_jax.ir.ops import OPS
 
 Array = np.ndarray[Any, Any]
 FIELDS = ((1000667, 500333), (1000919, 500459))
 
 
-class Outside(Exception):  # noqa: N818 - not an error: a statement about a trial
+class Outside(Exception):
     """The pattern has no meaning in this domain; the text says which operator."""
 
 
-class Undefined(Exception):  # noqa: N818
+class Undefined(Exception):
     """Division by zero in a field: the trial does not count."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Values of names: terms are arrays over all axes of the trial; segments lists of (array, coefficient or exponent); axis sets
-    tuples of dimensions; numbers fractions. `sums` are the segments that stand in sums."""
+    """Values of names: terms are arrays over all axes of the trial; segments lists of (array,
+    coefficient or exponent); axis sets tuples of dimensions; numbers fractions. `sums` are the
+    segments that stand in sums.
+    """
 
     terms: Mapping[str, Any]
     segments: Mapping[str, list[tuple[Any, Fraction]]]
@@ -46,7 +51,9 @@ class Assignment:
 
 
 class Domain:
-    """Arithmetic of one kind of numbers. `scale` is the largest magnitude met, for judging rounding."""
+    """Arithmetic of one kind of numbers. `scale` is the largest magnitude met, for judging
+    rounding.
+    """
 
     def __init__(self) -> None:
         self.scale = 1.0
@@ -76,10 +83,10 @@ class Domain:
         raise NotImplementedError
 
 
-def evaluate(pattern: P.Pattern, values: Assignment, domain: Domain) -> Any:
+def evaluate(pattern: pt.Pattern, values: Assignment, domain: Domain) -> Any:
     """The value of a pattern. Raises Outside or Undefined."""
 
-    def number(n: P.Num) -> Fraction:
+    def number(n: pt.Num) -> Fraction:
         result = n.value
         for name in n.names:
             if name.startswith("size:"):
@@ -101,21 +108,21 @@ def evaluate(pattern: P.Pattern, values: Assignment, domain: Domain) -> Any:
             result = domain.mul(result, domain.power(x, e))
         return result
 
-    def term(p: P.Pattern) -> Any:
+    def term(p: pt.Pattern) -> Any:
         match p:
-            case P.Var(name):
+            case pt.Var(name):
                 return values.terms[name]
-            case P.Seg(name):
+            case pt.Seg(name):
                 return (total if name in values.sums else product)(values.segments[name])
-            case P.Num():
+            case pt.Num():
                 return domain.number(number(p))
-            case P.Sum(items):
+            case pt.Sum(items):
                 return total([(term(x), number(c)) for c, x in items])
-            case P.Prod(items):
+            case pt.Prod(items):
                 return product([(term(x), number(e)) for x, e in items])
-            case P.Op(name, args):
+            case pt.Op(name, args):
                 return domain.op(name, [term(x) for x in args])
-            case P.Red(monoid, names, body):
+            case pt.Red(monoid, names, body):
                 dims = tuple(dim for name in names for dim in values.axes[name])
                 return domain.reduce(monoid, term(body), dims, values.shape)
 
@@ -126,7 +133,11 @@ class Float64(Domain):
     """NumPy float64; overflow and invalid operations give what IEEE says."""
 
     def _met(self, x: Any) -> Any:
-        finite = np.abs(x[np.isfinite(x)]) if isinstance(x, np.ndarray) and x.dtype == float else np.zeros(0)
+        finite = (
+            np.abs(x[np.isfinite(x)])
+            if isinstance(x, np.ndarray) and x.dtype == float
+            else np.zeros(0)
+        )
         if finite.size:
             self.scale = max(self.scale, float(finite.max()))
         return x
@@ -158,14 +169,21 @@ class Float64(Domain):
 
     def reduce(self, monoid: str, x: Any, dims: tuple[int, ...], shape: tuple[int, ...]) -> Any:
         """See `Domain`."""
-        functions: dict[str, Callable[..., Any]] = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
+        functions: dict[str, Callable[..., Any]] = {
+            "sum": np.sum,
+            "prod": np.prod,
+            "max": np.max,
+            "min": np.min,
+        }
         functions |= {"any": np.any, "all": np.all}
         with np.errstate(all="ignore"):
             if monoid in ("argmax", "argmin"):
                 (dim,) = dims
                 pick = np.argmax if monoid == "argmax" else np.argmin
                 return np.asarray(pick(_full(x, dims, shape), axis=dim, keepdims=True), float)
-            return self._met(np.asarray(functions[monoid](_full(x, dims, shape), axis=dims, keepdims=True)))
+            return self._met(
+                np.asarray(functions[monoid](_full(x, dims, shape), axis=dims, keepdims=True))
+            )
 
 
 def _full(x: Any, dims: tuple[int, ...], shape: tuple[int, ...]) -> Array:
@@ -173,7 +191,9 @@ def _full(x: Any, dims: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     x = np.asarray(x)
     if x.ndim == 0:
         x = x.reshape((1,) * len(shape))
-    return np.broadcast_to(x, tuple(shape[d] if d in dims else x.shape[d] for d in range(len(shape))))
+    return np.broadcast_to(
+        x, tuple(shape[d] if d in dims else x.shape[d] for d in range(len(shape)))
+    )
 
 
 @dataclass(frozen=True)
@@ -195,7 +215,8 @@ class Field(Domain):
     def number(self, value: Fraction) -> Residue:
         """See `Domain`."""
         parts = [
-            np.asarray(value.numerator * pow(value.denominator, -1, m) % m, np.int64) for m in (self.p, self.q)
+            np.asarray(value.numerator * pow(value.denominator, -1, m) % m, np.int64)
+            for m in (self.p, self.q)
         ]
         return Residue(parts[0], parts[1])
 
@@ -242,7 +263,11 @@ class Field(Domain):
                 return Residue(_power(np.asarray(self.root), args[0].q, self.p), None)
             case "where":
                 cond = args[0]
-                q = None if args[1].q is None or args[2].q is None else np.where(cond, args[1].q, args[2].q)
+                q = (
+                    None
+                    if args[1].q is None or args[2].q is None
+                    else np.where(cond, args[1].q, args[2].q)
+                )
                 return Residue(np.where(cond, args[1].p, args[2].p), q)
             case _:
                 raise Outside(name)

@@ -1,14 +1,18 @@
-"""The pattern language of axioms: index notation with named axes, n-ary sums and products, and segments.
+"""The pattern language of axioms: index notation with named axes, n-ary sums and products, and
+segments.
 
-Text such as ``sum{k}(a... * b...) = a... * sum{k}(b...)`` is read into a small tree. The kind of a name is its spelling:
+Text such as ``sum{k}(a... * b...) = a... * sum{k}(b...)`` is read into a small tree. The kind of a
+name is its spelling:
 
 * ``i j k l`` - sets of axes (only inside braces, in conditions, and in ``size(k)``);
 * ``p q n`` - numbers (coefficients, exponents);
-* ``a... b...`` - *segments*: any number of terms of a sum or factors of a product, possibly none. Which elements belong to a
-  segment is decided by the conditions that name it; what no condition claims goes to the segment without one;
+* ``a... b...`` - *segments*: any number of terms of a sum or factors of a product, possibly none.
+  Which elements belong to a segment is decided by the conditions that name it; what no condition
+  claims goes to the segment without one;
 * ``cond`` - a truth value; any other name - a real-valued term.
 
-Operators of `ir/ops.py` are written as calls, reductions as ``sum{k}(...)``, powers as ``x^2``, ``x^(-1)``, ``x^p``.
+Operators of `ir/ops.py` are written as calls, reductions as ``sum{k}(...)``, powers as ``x^2``,
+``x^(-1)``, ``x^p``.
 
 >>> left, right = parse_equation("sum{k}(a... * b...) = a... * sum{k}(b...)")
 >>> print(left, "|", right)
@@ -50,7 +54,9 @@ class Seg:
 
 @dataclass(frozen=True)
 class Num:
-    """A number: a literal times number variables (`p * q` is `Num(1, ("p", "q"))`); `size:k` is the size of an axis set."""
+    """A number: a literal times number variables (`p * q` is `Num(1, ("p", "q"))`); `size:k` is the
+    size of an axis set.
+    """
 
     value: Fraction = Fraction(1)
     names: tuple[str, ...] = ()
@@ -189,7 +195,9 @@ class _Reader:
     def take(self, expected: str | None = None) -> str:
         token = self.peek()
         if not token or (expected is not None and token != expected):
-            raise PatternError(f"expected {expected or 'more'} at {token!r} in pattern {self.text!r}")
+            raise PatternError(
+                f"expected {expected or 'more'} at {token!r} in pattern {self.text!r}"
+            )
         self.at += 1
         return token
 
@@ -243,7 +251,11 @@ class _Reader:
             self.take(")")
         else:
             exponent = self.atom()
-        if isinstance(exponent, Sum) and len(exponent.items) == 1 and exponent.items[0][1] == Prod(()):
+        if (
+            isinstance(exponent, Sum)
+            and len(exponent.items) == 1
+            and exponent.items[0][1] == Prod(())
+        ):
             exponent = exponent.items[0][0]
         if not isinstance(exponent, Num):
             raise PatternError(f"the exponent {exponent} is not a number in {self.text!r}")

@@ -1,13 +1,16 @@
 """Evidence for axioms: random trials of both sides, and a counterexample for every condition.
 
-In: an axiom. Out: an `Evidence` record, equal in every run (seeded by the row's hash), written to ``evidence/<name>.json``:
+In: an axiom. Out: an `Evidence` record, equal in every run (seeded by the row's hash), written to
+``evidence/<name>.json``:
 
 * finite-field trials over two pairs of fields, or the operator that puts the row outside;
-* float64 trials at random shapes, axes and values, among them the edge values its conditions are there for;
-* for every condition, a counterexample found with that condition broken and the others kept. A condition without one is
-  unnecessary, which is an error: it has to go.
+* float64 trials at random shapes, axes and values, among them the edge values its conditions are
+  there for;
+* for every condition, a counterexample found with that condition broken and the others kept. A
+  condition without one is unnecessary, which is an error: it has to go.
 
-Two values agree if they are close relative to the largest magnitude met, or both are not finite (see `rows`).
+Two values agree if they are close relative to the largest magnitude met, or both are not finite
+(see `rows`).
 """
 
 from __future__ import annotations
@@ -43,21 +46,25 @@ TOLERANCE = 1e-11
 NUMBERS = tuple(Fraction(n) for n in ("1", "2", "1/2", "-1", "-3", "5/4", "-1/3", "7"))
 EDGES = (0.0, 1.0, -1.0, 1e-8, -1e-8, 1e3, -1e3)
 MILD_EDGES = (0.0, 1.0, -1.0, 1e-8, -1e-8, 5.0, -5.0)
-"""For rows with exponentials: overflow is no fault of an identity (extraction and the accuracy contract guard against it)."""
+"""For rows with exponentials: overflow is no fault of an identity (extraction and the accuracy
+contract guard against it).
+"""
 
 
-class Refuted(Exception):  # noqa: N818 - the finding, not a fault of the program
+class Refuted(Exception):
     """Both sides differ although every condition holds; the text shows the values."""
 
 
-class Unneeded(Exception):  # noqa: N818
+class Unneeded(Exception):
     """A condition without which no counterexample was found."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was tried. `finite_field` and `float64` count trials that agreed; `outside` says why there are no field trials;
-    `counterexamples` holds per condition the values that break the row without it; `error` bounds the largest difference."""
+    """What was tried. `finite_field` and `float64` count trials that agreed; `outside` says why
+    there are no field trials; `counterexamples` holds per condition the values that break the row
+    without it; `error` bounds the largest difference.
+    """
 
     axiom: str
     equation: str
@@ -76,9 +83,13 @@ class Evidence:
 
 
 class _Sampler:
-    """Draws assignments that satisfy the conditions, except `broken`, which at least one element violates."""
+    """Draws assignments that satisfy the conditions, except `broken`, which at least one element
+    violates.
+    """
 
-    def __init__(self, axiom: Axiom, rng: np.random.Generator, broken: Condition | None = None) -> None:
+    def __init__(
+        self, axiom: Axiom, rng: np.random.Generator, broken: Condition | None = None
+    ) -> None:
         self.axiom, self.rng, self.broken = axiom, rng, broken
         self.letters = sorted(name for name, kind in axiom.kinds.items() if kind == "axes")
 
@@ -111,8 +122,11 @@ class _Sampler:
     def _segment(self, name: str, field: Field | None) -> list[tuple[Any, Fraction]]:
         claimed = any(c.subject == name for c in self.axiom.conditions)
         count = int(self.rng.integers(1 if claimed else 0, 4))
-        # a field element stands for a factor of unknown sign: only integers are exponents of segments
-        weights = NUMBERS if name in self.axiom.sums else tuple(Fraction(n) for n in (1, 1, 1, 2, -1))
+        # a field element stands for a factor of unknown sign: only integers are exponents of
+        # segments
+        weights = (
+            NUMBERS if name in self.axiom.sums else tuple(Fraction(n) for n in (1, 1, 1, 2, -1))
+        )
         found: list[tuple[Any, Fraction]] = []
         for n in range(count):
             weight = weights[int(self.rng.integers(len(weights)))]
@@ -178,7 +192,9 @@ class _Sampler:
         parts += [f"{k} = dimensions {v}" for k, v in values.axes.items()]
         parts += [f"{k} = {v}" for k, v in values.numbers.items()]
         shown = list(values.terms.items())
-        shown += [(f"{k}[{n}]", x) for k, xs in values.segments.items() for n, (x, _) in enumerate(xs)]
+        shown += [
+            (f"{k}[{n}]", x) for k, xs in values.segments.items() for n, (x, _) in enumerate(xs)
+        ]
         for name, x in shown:
             if isinstance(x, np.ndarray):
                 flat = ", ".join(f"{v:.4g}" for v in x.ravel()[:4].astype(float))
@@ -187,11 +203,16 @@ class _Sampler:
 
 
 def differ(axiom: Axiom, values: Assignment) -> tuple[float, str]:
-    """The largest relative difference of both sides in float64 (inf where one is finite and the other not), and where."""
+    """The largest relative difference of both sides in float64 (inf where one is finite and the
+    other not), and where.
+    """
     domain: Domain = Float64()
-    left, right = (np.asarray(evaluate(side, values, domain), float) for side in (axiom.left, axiom.right))
+    left, right = (
+        np.asarray(evaluate(side, values, domain), float) for side in (axiom.left, axiom.right)
+    )
     left, right = np.broadcast_arrays(
-        left.reshape(left.shape or (1,) * len(values.shape)), right.reshape(right.shape or (1,) * len(values.shape))
+        left.reshape(left.shape or (1,) * len(values.shape)),
+        right.reshape(right.shape or (1,) * len(values.shape)),
     )
     agree = np.isfinite(left) == np.isfinite(right)
     with np.errstate(all="ignore"):
@@ -199,7 +220,9 @@ def differ(axiom: Axiom, values: Assignment) -> tuple[float, str]:
         error = np.where(np.isfinite(left) & np.isfinite(right), np.abs(left - right) / scale, 0.0)
     error = np.where(agree, error, np.inf)
     place = int(np.argmax(error))
-    return float(error.ravel()[place]), f"{left.ravel()[place]:.6g} against {right.ravel()[place]:.6g}"
+    return float(
+        error.ravel()[place]
+    ), f"{left.ravel()[place]:.6g} against {right.ravel()[place]:.6g}"
 
 
 def _rng(axiom: Axiom, purpose: str) -> np.random.Generator:
@@ -221,7 +244,7 @@ def float_trials(axiom: Axiom, trials: int = FLOAT_TRIALS) -> float:
 
 
 def field_trials(axiom: Axiom, trials: int = FIELD_TRIALS) -> int:
-    """Tries both sides in each pair of fields; how many trials counted. Raises Refuted or Outside."""
+    """Tries both sides in each pair of fields: how many trials counted. Raises Refuted, Outside."""
     counted = 0
     for p, q in FIELDS:
         field = Field(p, q)
@@ -262,7 +285,9 @@ def gather(axiom: Axiom) -> Evidence:
     for condition in axiom.conditions:
         found = counterexample(axiom, condition)
         if found is None:
-            raise Unneeded(f"{axiom.name}: no counterexample without {condition.text!r}; drop the condition")
+            raise Unneeded(
+                f"{axiom.name}: no counterexample without {condition.text!r}; drop the condition"
+            )
         counterexamples[condition.text] = found
     worst = float_trials(axiom)
     try:
@@ -271,13 +296,16 @@ def gather(axiom: Axiom) -> Evidence:
         counted, outside = 0, str(reason)
     bound = "0" if worst == 0 else f"below 1e{int(np.ceil(np.log10(max(worst, 1e-16))))}"
     return Evidence(
-        axiom.name, axiom.equation, axiom.when, row_hash(axiom), PROTOCOL, counted, outside, FLOAT_TRIALS,
+        axiom.name, axiom.equation, axiom.when, row_hash(axiom), PROTOCOL, counted, outside,
+        FLOAT_TRIALS,
         bound, counterexamples,
     )  # fmt: skip
 
 
 def stale(axioms: tuple[Axiom, ...], folder: Path = FOLDER) -> list[str]:
-    """What is wrong with the stored evidence: missing, out of date, or left over; empty if all is well."""
+    """What is wrong with the stored evidence: missing, out of date, or left over; empty if all is
+    well.
+    """
     from prism_jax.axioms import row_hash
 
     problems: list[str] = []
@@ -292,7 +320,11 @@ def stale(axioms: tuple[Axiom, ...], folder: Path = FOLDER) -> list[str]:
             problems.append(f"the evidence of {axiom.name} is for another form of it")
         if set(stored["counterexamples"]) != set(axiom.when):
             problems.append(f"the evidence of {axiom.name} lacks a counterexample per condition")
-    left = sorted(p.name for p in folder.glob("*.json") if p.name not in known) if folder.exists() else []
+    left = (
+        sorted(p.name for p in folder.glob("*.json") if p.name not in known)
+        if folder.exists()
+        else []
+    )
     return problems + [f"{name} belongs to no axiom" for name in left]
 
 

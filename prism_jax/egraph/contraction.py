@@ -1,16 +1,19 @@
-"""Orders of contraction: nested sums of products are merged into one, and a dynamic program over its factors finds the orders
-worth having, which are added to the e-graph.
+"""Orders of contraction: nested sums of products are merged into one, and a dynamic program over
+its factors finds the orders worth having, which are added to the e-graph.
 
-In: a class that holds a sum over axes of a product. Out: for the merged contraction, every order that no other order beats in
-both arithmetic and the size of what must be kept in between (a small Pareto front), as classes. Saturating with associativity
-would find the same orders and all the bad ones.
+In: a class that holds a sum over axes of a product. Out: for the merged contraction, every order
+that no other order beats in both arithmetic and the size of what must be kept in between (a small
+Pareto front), as classes. Saturating with associativity would find the same orders and all the bad
+ones.
 
-Axioms used: the rows of level "order" (sum-merge, sum-interchange, sum-nest, sum-of-product) and "hoist".
+Axioms used: the rows of level "order" (sum-merge, sum-interchange, sum-nest, sum-of-product) and
+"hoist".
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -19,11 +22,13 @@ from prism_jax.egraph import normal
 from prism_jax.egraph.core import EGraph, ENode, changed
 from prism_jax.egraph.facts import strictest
 from prism_jax.egraph.language import fresh, rename
-from prism_jax.egraph.normal import Term, TensorLanguage
+from prism_jax.egraph.normal import TensorLanguage, Term
 from prism_jax.ir.nodes import REAL, Axis, Precision
 
 MAX_FACTORS = 8
-"""Above this a nested contraction stays nested: the program below is exponential in the number of factors."""
+"""Above this a nested contraction stays nested: the program below is exponential in the number of
+factors.
+"""
 FRONT = 3
 """Orders kept per set of factors."""
 SLACK = 1.5
@@ -45,7 +50,9 @@ class Merged:
 
 
 def merge(graph: EGraph, node: ENode) -> Merged:
-    """A contraction node with the contractions among its factors merged into it, clashing binders renamed."""
+    """A contraction node with the contractions among its factors merged into it, clashing binders
+    renamed.
+    """
     axes, factors = list(node[0][2]), _factors(graph, node[1])
     owner = graph.lookup(node)
     precision = graph.facts(owner).precision if owner is not None else None
@@ -73,7 +80,9 @@ def merge(graph: EGraph, node: ENode) -> Merged:
 
 
 def _factors(graph: EGraph, body: int) -> list[Term]:
-    """The body of a sum as a product: as it was built, or by a product node that its class got later."""
+    """The body of a sum as a product: as it was built, or by a product node that its class got
+    later.
+    """
     found = normal.factors_of(graph, body)
     if len(found) == 1 and found[0] == (graph.find(body), 1):
         for node in graph.nodes(body, "prod"):
@@ -95,7 +104,9 @@ def _contraction(graph: EGraph, identifier: int) -> ENode | None:
 
 @dataclass(frozen=True)
 class Order:
-    """One way to contract a set of factors: arithmetic, elements kept in between, and the two halves (0 for a single factor)."""
+    """One way to contract a set of factors: arithmetic, elements kept in between, and the two
+    halves (0 for a single factor).
+    """
 
     work: int
     kept: int
@@ -104,7 +115,8 @@ class Order:
 
 
 class Orders:
-    """The Pareto-pruned dynamic program over the free axes of factors; sets of factors are bit masks.
+    """The Pareto-pruned dynamic program over the free axes of factors; sets of factors are bit
+    masks.
 
     >>> i, k, r, j = Axis("i", 4), Axis("k", 256), Axis("r", 2), Axis("j", 256)
     >>> free = [frozenset(f) for f in ((i, k), (k, r), (r, j))]
@@ -153,12 +165,16 @@ class Orders:
         ]
 
     def _sums(self, mask: int) -> bool:
-        """Whether a proper subset's value is a sum, which has to be kept somewhere; a product need not be."""
+        """Whether a proper subset's value is a sum, which has to be kept somewhere; a product need
+        not be.
+        """
         return self.axes(mask) != self.all_axes(mask)
 
 
 def least_work(graph: EGraph, axes: tuple[Axis, ...], factors: list[Term]) -> int:
-    """The least arithmetic that a sum of products takes, with contractions among its factors merged; adds nothing."""
+    """The least arithmetic that a sum of products takes, with contractions among its factors
+    merged; adds nothing.
+    """
     free: list[frozenset[Axis]] = []
     summed = set(axes)
     for child, e in factors:
@@ -188,7 +204,9 @@ class _Builder:
         self._built: dict[int, int] = {}
 
     def build(self, mask: int) -> int:
-        """The class of a set of factors with its own axes summed; every order of the front is added to it."""
+        """The class of a set of factors with its own axes summed; every order of the front is added
+        to it.
+        """
         if mask not in self._built:
             self._built[mask] = self._build(mask)
         return self._built[mask]
@@ -224,7 +242,7 @@ def _pareto(candidates: list[Order]) -> tuple[Order, ...]:
 
 
 class ContractionOrder:
-    """The rule for `run.saturate`: every contraction whose factors changed is merged and reordered."""
+    """The rule for `run.saturate`: contractions whose factors changed are merged and reordered."""
 
     name = "contraction-order"
 
@@ -256,3 +274,20 @@ class ContractionOrder:
         language.precision = None
         if graph.find(result) != graph.find(root):
             graph.union(root, result)
+
+    def translate(self, match: tuple[int, ENode], copy: Callable[[int], int]) -> tuple[int, ENode]:
+        """A match in another graph, where `copy` gives the class of a class."""
+        node = match[1]
+        return copy(match[0]), (node[0], *map(copy, node[1:]))
+
+    def replay(self, graph: EGraph, match: tuple[int, ENode]) -> None:
+        """Reorders one contraction again."""
+        graph.union(match[0], graph.add(match[1]))
+        graph.rebuild()
+        canonical = graph.language.canonical(graph, match[1])
+        if isinstance(canonical, tuple):
+            self.apply(graph, (graph.find(match[0]), canonical))
+
+    def describe(self, match: tuple[int, ENode], term: Callable[[int], str]) -> str:
+        """The contraction as text."""
+        return term(match[0])

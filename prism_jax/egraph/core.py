@@ -1,38 +1,30 @@
 """The e-graph: terms, equalities between them, and what is known of every class.
 
-In: e-nodes, tuples `(head, *child class ids)`. Out: class ids. A head is any hashable value; what it means (normal forms,
-facts) is the business of a `Language`. Rules find nodes by *kind*: the head itself if it is text, its first item if it is a
-tuple.
+In: e-nodes, tuples `(head, *child class ids)`. Out: class ids. A head is any hashable value; what
+it means (normal forms, facts) is the business of a `Language`. Rules find nodes by *kind*: the head
+itself if it is text, its first item if it is a tuple.
 
-Invariant, after `rebuild`: every node in `memo` has canonical children, equal nodes are in one class, and every class's facts
-are at least as strong as what its nodes imply. Ids are numbered in order of creation and nothing iterates over a set, so equal
-inputs give equal graphs in every process.
+Invariant, after `rebuild`: every node in `memo` has canonical children, equal nodes are in one
+class, and every class's facts are at least as strong as what its nodes imply. Ids are numbered in
+order of creation and nothing iterates over a set, so equal inputs give equal graphs in every
+process.
 
-Every node of a class carries the *stamp* of the round in which it entered the class (or changed): rules look only at matches
-that hold something newer than their last search.
+Every node of a class carries the *stamp* of the round in which it entered the class (or changed):
+rules look only at matches that hold something newer than their last search.
 
 >>> g = EGraph()
 >>> a, b = g.add(("a",)), g.add(("b",))
 >>> fa, fb = g.add(("f", a)), g.add(("f", b))
->>> g.union(a, b, "given"); g.rebuild(); g.find(fa) == g.find(fb)
+>>> g.union(a, b); g.rebuild(); g.find(fa) == g.find(fb)
 True
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 ENode: TypeAlias = tuple[Any, ...]
-CONGRUENCE = "congruence"
-
-
-class Edge(NamedTuple):
-    """Why two nodes (as they were when it happened) are equal: a rule's name, or `CONGRUENCE` (their children are)."""
-
-    left: ENode
-    right: ENode
-    reason: str
 
 
 class EClass:
@@ -70,7 +62,9 @@ class Language:
         return None
 
     def join(self, one: Any, other: Any) -> Any:
-        """What is known of a class when two are merged: at least as much as of either; must return `one` if nothing is new."""
+        """What is known of a class when two are merged: at least as much as of either; must return
+        `one` if nothing is new.
+        """
         return one
 
     def on_change(self, graph: EGraph, identifier: int) -> None:
@@ -96,7 +90,11 @@ class EGraph:
         self.leader: list[int] = []
         self.founder: list[ENode] = []
         self.origin: dict[ENode, str] = {}
-        self.edges: list[Edge] = []
+        self.history: list[tuple[Any, Any]] = []
+        """What `run.saturate` applied with effect: (rule, match) in order; `explain` picks from it.
+        """
+        self.version = 0
+        """Grows with every new node and every union."""
         self.clock = 1
         self.reason = "given"
         """The name under which nodes are added: the rule that is being applied."""
@@ -151,6 +149,7 @@ class EGraph:
     def _insert(self, node: ENode, into: int | None) -> int:
         language, classes = self.language, self.classes
         facts = language.facts(self, node) if language.has_facts else None
+        self.version += 1
         self.origin.setdefault(node, self.reason)
         if into is None:
             identifier = len(self.leader)
@@ -162,7 +161,6 @@ class EGraph:
             identifier = self.find(into)
             here = classes[identifier]
             self.memo[node] = identifier
-            self.edges.append(Edge(self.founder[into], node, self.reason))
         here.touched = self.clock
         here.entries.setdefault(kind_of(node[0]), []).append((self.clock, node))
         for child in dict.fromkeys(node[1:]):
@@ -174,12 +172,12 @@ class EGraph:
                 self._strengthen(identifier, facts)
         return identifier
 
-    def union(self, one: int, other: int, reason: str | None = None) -> None:
+    def union(self, one: int, other: int) -> None:
         """States that two classes are equal. Call `rebuild` before the next search."""
         kept, lost = self.find(one), self.find(other)
         if kept == lost:
             return
-        self.edges.append(Edge(self.founder[one], self.founder[other], reason or self.reason))
+        self.version += 1
         classes = self.classes
         if kept > lost:  # the older class stays, so that its founder does
             kept, lost = lost, kept
@@ -204,7 +202,9 @@ class EGraph:
             self._changed.append(identifier)
 
     def rebuild(self) -> None:
-        """Restores the invariant: congruent nodes are merged, facts are carried upwards, dead nodes leave the classes."""
+        """Restores the invariant: congruent nodes are merged, facts are carried upwards, dead nodes
+        leave the classes.
+        """
         dirty: dict[int, None] = {}
         while self._repairs or self._changed:
             while self._repairs:
@@ -226,14 +226,13 @@ class EGraph:
         dirty[owner] = None
         canonical = self.language.canonical(self, node)
         if isinstance(canonical, int):
-            self.union(owner, canonical, CONGRUENCE)
+            self.union(owner, canonical)
             return
-        self.edges.append(Edge(node, canonical, CONGRUENCE))
         self.origin.setdefault(canonical, self.origin[node])
         known = self.memo.get(canonical)
         if known is not None:
             if self.find(known) != owner:
-                self.union(known, owner, CONGRUENCE)
+                self.union(known, owner)
             return
         self.memo[canonical] = owner
         entry = self.classes[owner]

@@ -1,9 +1,11 @@
-"""What one term costs: a roofline on arithmetic by unit and on the bytes of what is kept, additive over shared terms.
+"""What one term costs: a roofline on arithmetic by unit and on the bytes of what is kept, additive
+over shared terms.
 
-The work of a node is the product of the sizes of its axes. A sum of products whose factors fall into two groups with axes of
-their own is a matrix product and runs on that unit; everything else runs on the scalar units. The result of every reduction
-counts as written and read once, inputs as read once, pointwise results as never kept. That ranks forms of a program; which
-tensors a kernel really keeps is the explorer's business.
+The work of a node is the product of the sizes of its axes. A sum of products whose factors fall
+into two groups with axes of their own is a matrix product and runs on that unit; everything else
+runs on the scalar units. The result of every reduction counts as written and read once, inputs as
+read once, pointwise results as never kept. That ranks forms of a program; which tensors a kernel
+really keeps is the explorer's business.
 
 >>> i, k, j = Axis("i", 128), Axis("k", 256), Axis("j", 512)
 >>> model = CostModel(device.row("H100"))
@@ -30,8 +32,10 @@ _WORK = {"free": 0, "add": 1, "mul": 1, "special": 1, "slow": 8}
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the model; floating-point operations (a multiply-add is two); bytes kept and read; and `operands`, the elements
-    that must be computed before they can enter a contraction (a library call takes none of them)."""
+    """Seconds by the model; floating-point operations (a multiply-add is two); bytes kept and read;
+    and `operands`, the elements that must be computed before they can enter a contraction (a
+    library call takes none of them).
+    """
 
     seconds: float = 0.0
     flops: int = 0
@@ -79,15 +83,25 @@ class CostModel:
         return self._kept(self.pointwise(body, 1), result)
 
     def contraction(
-        self, factors: Sequence[Free], result: Free, precision: Precision | None, computed: Sequence[bool]
+        self,
+        factors: Sequence[Free],
+        result: Free,
+        precision: Precision | None,
+        computed: Sequence[bool],
     ) -> Cost:
-        """A sum of a product: two groups of factors are formed, then multiplied and added at every point.
+        """A sum of a product: two groups of factors are formed, then multiplied and added at every
+        point.
 
-        `computed` says which factors are pointwise results rather than inputs or reductions."""
+        `computed` says which factors are pointwise results rather than inputs or reductions.
+        """
         left, right = split(factors)
         sides = [frozenset[Axis]().union(*(factors[n] for n in side)) for side in (left, right)]
         points = extent(sides[0] | sides[1])
-        grouping = [self.pointwise(s, len(side) - 1) for s, side in zip(sides, (left, right), strict=True) if side]
+        grouping = [
+            self.pointwise(s, len(side) - 1)
+            for s, side in zip(sides, (left, right), strict=True)
+            if side
+        ]
         unit = "f32"
         if right and sides[0] - sides[1] and sides[1] - sides[0]:
             unit = _unit(precision)
@@ -115,7 +129,9 @@ def _unit(precision: Precision | None) -> device.Unit:
 
 
 def split(factors: Sequence[Free]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Two groups of factors such that forming both takes least work; a single factor stands alone (and is squared by nobody)."""
+    """Two groups of factors such that forming both takes least work; a single factor stands alone
+    (and is squared by nobody).
+    """
     count = len(factors)
     if count < 2:
         return tuple(range(count)), ()

@@ -1,9 +1,10 @@
 """Terms out of the e-graph: one chosen option per class becomes an ir node.
 
-In: which option each class uses. Out: the user's own nodes where the choice is the user's and nothing below changed; otherwise
-sums, products and reductions written with the operators of the table: small factors first (a scale of a row is multiplied
-into another scale of that row before it meets the matrix), quotients as one division, half powers as `sqrt` and `rsqrt`,
-contractions as a product of two operands.
+In: which option each class uses. Out: the user's own nodes where the choice is the user's and
+nothing below changed; otherwise sums, products and reductions written with the operators of the
+table: small factors first (a scale of a row is multiplied into another scale of that row before it
+meets the matrix), quotients as one division, half powers as `sqrt` and `rsqrt`, contractions as a
+product of two operands.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ Factor = tuple[Node, Fraction]
 
 @dataclass(frozen=True)
 class Option:
-    """One way to compute a class from others. `user` is a node of the program; otherwise `node` is an e-node.
+    """One way to compute a class from others. `user` is a node of the program; otherwise `node` is
+    an e-node.
 
-    `factors` are the exponents of the children if this is a sum over axes of their product."""
+    `factors` are the exponents of the children if this is a sum over axes of their product;
+    `origins` names the rules that made it, none if it was there from the start.
+    """
 
     children: tuple[int, ...]
-    origin: str
+    origins: tuple[str, ...] = ()
     node: ENode | None = None
     user: Node | None = None
     factors: tuple[Fraction, ...] | None = None
@@ -84,7 +88,9 @@ def _user(option: Option, children: Sequence[Node]) -> Node:
 
 def _replace_leaves(node: Node, leaf: Callable[[], Node]) -> Node:
     if isinstance(node, Pointwise) and node.op == "mul":
-        return Pointwise("mul", tuple(_replace_leaves(arg, leaf) for arg in node.args), node.parameter)
+        return Pointwise(
+            "mul", tuple(_replace_leaves(arg, leaf) for arg in node.args), node.parameter
+        )
     return leaf()
 
 
@@ -93,7 +99,12 @@ def _number(value: Fraction) -> Const:
 
 
 def _narrow_first(nodes: list[Node]) -> list[Node]:
-    return [n for _, n in sorted(enumerate(nodes), key=lambda x: (extent(frozenset(x[1].axes_free)), x[0]))]
+    return [
+        n
+        for _, n in sorted(
+            enumerate(nodes), key=lambda x: (extent(frozenset(x[1].axes_free)), x[0])
+        )
+    ]
 
 
 def _chain(op: str, nodes: Sequence[Node]) -> Node:
@@ -129,7 +140,9 @@ def product(factors: list[Factor]) -> Node:
     down = _narrow_first([_power(x, -e) for x, e in factors if e < 0 and e.denominator == 1])
     if not down:
         return _chain("mul", up) if up else _number(Fraction(1))
-    return Pointwise("div", (_chain("mul", up) if up else _number(Fraction(1)), _chain("mul", down)))
+    return Pointwise(
+        "div", (_chain("mul", up) if up else _number(Fraction(1)), _chain("mul", down))
+    )
 
 
 def _power(x: Node, e: Fraction) -> Node:
@@ -142,11 +155,15 @@ def _power(x: Node, e: Fraction) -> Node:
     if abs(e.numerator) == 1 and e.denominator == 2:
         return Pointwise("sqrt" if e > 0 else "rsqrt", (x,))
     root = Pointwise("sqrt" if e > 0 else "rsqrt", (x,))
-    return _power(root, abs(Fraction(e.numerator))) if e.denominator == 2 else Pointwise("pow", (x, _number(e)))
+    return (
+        _power(root, abs(Fraction(e.numerator)))
+        if e.denominator == 2
+        else Pointwise("pow", (x, _number(e)))
+    )
 
 
 def _contracted(factors: list[Factor]) -> Node:
-    """The body of a contraction: two operands, each a product, so that a matrix unit can take them."""
+    """The body of a contraction: two operands, each a product, as a matrix unit takes them."""
     if len(factors) == 1 and factors[0][1] == 2:
         return Pointwise("mul", (factors[0][0], factors[0][0]))
     left, right = split([frozenset(x.axes_free) for x, _ in factors])

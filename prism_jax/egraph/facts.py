@@ -1,7 +1,8 @@
 """What is known of a class: free axes, sort, range, sign, finiteness, constant, declared precision.
 
-Facts hold over the reals *with infinities*, under one stated assumption: the program's inputs are finite. They only get
-stronger when classes merge. `low` and `high` bound the value (closed); `nonzero` and `finite` are proven, never guessed.
+Facts hold over the reals *with infinities*, under one stated assumption: the program's inputs are
+finite. They only get stronger when classes merge. `low` and `high` bound the value (closed);
+`nonzero` and `finite` are proven, never guessed.
 
 >>> exp = of_operator("exp", None, (Facts(high=0.0),), "real")
 >>> (exp.low, exp.high, exp.finite)
@@ -146,7 +147,9 @@ def of_power(base: Facts, e: Fraction) -> Facts:
         ends = (-INF, INF)
     nonzero = base.nonzero if e > 0 else base.finite
     finite = base.finite and (e > 0 or base.nonzero) and (not rooted or base.nonnegative)
-    return replace(base, low=min(ends), high=max(ends), nonzero=nonzero, finite=finite, constant=None)
+    return replace(
+        base, low=min(ends), high=max(ends), nonzero=nonzero, finite=finite, constant=None
+    )
 
 
 def _power(x: float, e: Fraction) -> float:
@@ -199,7 +202,9 @@ def _guard(function: str, x: float) -> float:
 
 
 def of_operator(name: str, parameter: Parameter, args: tuple[Facts, ...], sort: str) -> Facts:
-    """A pointwise operator's facts; an operator without a line here is known by its axes and sort only."""
+    """A pointwise operator's facts; an operator without a line here is known by its axes and sort
+    only.
+    """
     free = _union(list(args))
     plain = Facts(free, sort)
     if sort != REAL:
@@ -221,8 +226,8 @@ def of_operator(name: str, parameter: Parameter, args: tuple[Facts, ...], sort: 
         bottom = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
         return Facts(free, REAL, bottom, top, first.nonzero, first.finite)
     if name in ("floor", "ceil"):
-        return Facts(free, REAL, *(getattr(math, name)(x) if math.isfinite(x) else x for x in (low, high)),
-                     finite=first.finite)  # fmt: skip
+        ends = [getattr(math, name)(x) if math.isfinite(x) else x for x in (low, high)]
+        return Facts(free, REAL, *ends, finite=first.finite)
     if name in ("max", "min"):
         pick = max if name == "max" else min
         low, high = pick(a.low for a in args), pick(a.high for a in args)
@@ -269,7 +274,9 @@ def _wider(a: str, b: str) -> str:
 
 
 def strictest(one: Precision | None, other: Precision | None) -> Precision | None:
-    """The least precision that loses nothing of either record (design, section 4); None asks for nothing."""
+    """The least precision that loses nothing of either record (design, section 4); None asks for
+    nothing.
+    """
     if one is None or other is None or one == other:
         return one or other
     rank = {name: place for place, name in enumerate(_ALGORITHM)}

@@ -1,11 +1,13 @@
 """Programs into the e-graph: encode, rename axes, and what the user's own terms were.
 
-In: a `Program`. Out: an `Encoded` graph that remembers, per class, the nodes of the user's program that are in it, so that
-whatever is not rewritten decodes to exactly the nodes it came from. The way back is `extract.py`.
+In: a `Program`. Out: an `Encoded` graph that remembers, per class, the nodes of the user's program
+that are in it, so that whatever is not rewritten decodes to exactly the nodes it came from. The way
+back is `extract.py`.
 
-Binders: a class denotes a function of its free axes *by name*, so a reduction may bind an axis whatever else uses the name.
-Moving a term under a binder that would capture its axis first renames the binder, through one representative term (the
-founder), to the first free name of a deterministic list.
+Binders: a class denotes a function of its free axes *by name*, so a reduction may bind an axis
+whatever else uses the name. Moving a term under a binder that would capture its axis first renames
+the binder, through one representative term (the founder), to the first free name of a deterministic
+list.
 
 >>> from prism_jax.ir.nodes import Axis, Load, Pointwise, Reduce, Store, Tensor, at
 >>> i, k = Axis("i", 4), Axis("k", 8)
@@ -47,7 +49,9 @@ from prism_jax.ir.program import Program
 
 @dataclass(frozen=True)
 class Encoded:
-    """A program in an e-graph. `sources` maps a class id (as it was when encoded) to the user's nodes in it."""
+    """A program in an e-graph. `sources` maps a class id (as it was when encoded) to the user's
+    nodes in it.
+    """
 
     program: Program
     graph: EGraph
@@ -56,7 +60,9 @@ class Encoded:
 
     @property
     def precision(self) -> Precision | None:
-        """The strictest record of the whole program: what a reduction without sources of its own gets."""
+        """The strictest record of the whole program: what a reduction without sources of its own
+        gets.
+        """
         found: Precision | None = None
         for node in self.program.nodes:
             if isinstance(node, Reduce):
@@ -121,7 +127,9 @@ def rename_index(index: Index, mapping: Mapping[Axis, Axis]) -> Index:
 
 
 def rename_node(node: Node, mapping: Mapping[Axis, Axis]) -> Node:
-    """An ir node with its free axes renamed; binders that would capture a new name are renamed themselves."""
+    """An ir node with its free axes renamed; binders that would capture a new name are renamed
+    themselves.
+    """
     moved = {a: b for a, b in mapping.items() if a in node.axes_free and a != b}
     if not moved:
         return node
@@ -189,7 +197,9 @@ def rename(graph: EGraph, identifier: int, mapping: Mapping[Axis, Axis]) -> int:
             case "reduce":
                 _, monoid, axes, index_sort = head
                 bound = _bound_names(axes, graph.facts(children[0]).free, moved)
-                body = walk(children[0], {**{a: b for a, b in moved.items() if a not in axes}, **bound})
+                body = walk(
+                    children[0], {**{a: b for a, b in moved.items() if a not in axes}, **bound}
+                )
                 outer, language.precision = language.precision, graph.facts(here).precision
                 found = normal.add_reduce(
                     graph, monoid, tuple(bound.get(a, a) for a in axes), body, index_sort
@@ -197,6 +207,8 @@ def rename(graph: EGraph, identifier: int, mapping: Mapping[Axis, Axis]) -> int:
                 language.precision = outer
                 return found
             case _:
-                return normal.add_operator(graph, head[1], [walk(x, moved) for x in children], head[2])
+                return normal.add_operator(
+                    graph, head[1], [walk(x, moved) for x in children], head[2]
+                )
 
     return walk(identifier, mapping)

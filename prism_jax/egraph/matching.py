@@ -1,30 +1,27 @@
 """Axioms as rules of the e-graph: matching n-ary patterns with segments, and building right sides.
 
-In: an axiom of level "search". Out: a `AxiomRule` for `run.saturate`. A segment takes the elements that satisfy the conditions
-on it, the segment without conditions takes the rest, single terms are tried in order; so a row has few matches per node and
-none of them needs commutativity or associativity as rules.
+In: an axiom of level "search". Out: a `AxiomRule` for `run.saturate`. A segment takes the elements
+that satisfy the conditions on it, the segment without conditions takes the rest, single terms are
+tried in order; so a row has few matches per node and none of them needs commutativity or
+associativity as rules.
 
-A reduction made by a match inherits the strictest precision record of the reductions that the match holds.
+A reduction made by a match inherits the strictest precision record of the reductions that the match
+holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from prism_jax.axioms import pattern as P
 from prism_jax.axioms.axiom import Axiom, Condition
 from prism_jax.egraph import normal
 from prism_jax.egraph.contraction import extent, least_work
 from prism_jax.egraph.core import EGraph, ENode, changed
-from prism_jax.egraph.facts import Facts, strictest
-from prism_jax.egraph.normal import Term, TensorLanguage
-from prism_jax.ir.nodes import REAL, Axis, Precision
-
-Bindings = dict[str, Any]
-"""Terms: class ids; segments: tuples of `Term`; numbers: fractions; axes: tuples of axes. ``#`` holds the reductions met,
-``#index`` the sort of their indices if they give indices."""
+from prism_jax.egraph.facts import strictest
+from prism_jax.egraph.instances import Bindings, Builder, Matcher, depth, root_kind
+from prism_jax.egraph.normal import TensorLanguage
+from prism_jax.ir.nodes import Axis, Precision
 
 Match = tuple[int, tuple[tuple[str, Any], ...]]
 
@@ -35,17 +32,14 @@ class AxiomRule:
     def __init__(self, axiom: Axiom) -> None:
         self.axiom = axiom
         self.name = axiom.name
-        self._depth = _depth(axiom.left)
-        self._kind = _root_kind(axiom.left)
+        self._depth = depth(axiom.left)
+        self._kind = root_kind(axiom.left)
         self._seen: set[Any] = set()
         self._first = any(w.what == "first" for w in axiom.wishes)
         self._late = [w for w in axiom.wishes if w.what in ("pays", "like")]
         self._claims: dict[str, list[Condition]] = {}
         for condition in axiom.conditions:
             self._claims.setdefault(condition.subject, []).append(condition)
-        self._wishes = [
-            group for group in axiom.alternatives if group[0].what in ("narrower", "contraction")
-        ]
 
     def search(self, graph: EGraph, since: int) -> list[Match]:
         """Matches whose neighbourhood changed after `since` and that were not found before."""
@@ -65,13 +59,56 @@ class AxiomRule:
         language = graph.language
         assert isinstance(language, TensorLanguage)
         language.precision = _inherited(graph, bindings.get("#", ()))
-        result = _Builder(graph, self.axiom, bindings).term(self.axiom.right)
+        result = Builder(graph, self.axiom, bindings).term(self.axiom.right)
         language.precision = None
         if graph.find(result) != graph.find(root):
             graph.union(root, result)
 
+    def translate(self, match: Match, copy: Callable[[int], int]) -> Bindings:
+        """The bindings of a match in another graph, where `copy` gives the class of a class."""
+        kinds, result = self.axiom.kinds, dict(match[1])
+        for name, value in result.items():
+            if kinds.get(name) == "term":
+                result[name] = copy(value)
+            elif kinds.get(name) == "segment":
+                result[name] = tuple((copy(x), c) for x, c in value)
+        result["#"] = tuple(copy(x) for x in result.get("#", ()))
+        return result
+
+    def replay(self, graph: EGraph, bound: Bindings) -> None:
+        """Adds one instance of the axiom, both sides, if its conditions hold. Raises ValueError if
+        they do not.
+        """
+        for condition in self.axiom.conditions:
+            value = bound[condition.subject]
+            kind = self.axiom.kinds[condition.subject]
+            if kind == "number":
+                holds = condition.holds_number(value)
+            else:
+                ids = [value] if kind == "term" else [x for x, _ in value]
+                holds = all(condition.holds(graph.facts(x), bound) for x in ids)
+            if not holds:
+                raise ValueError(f"{self.name}: {condition.text} does not hold")
+        build = Builder(graph, self.axiom, bound).term
+        graph.union(build(self.axiom.left), build(self.axiom.right))
+
+    def describe(self, match: Match, term: Callable[[int], str]) -> str:
+        """The bindings of a match as text."""
+        texts: list[str] = []
+        for name, value in match[1]:
+            kind = self.axiom.kinds.get(name)
+            if kind == "term":
+                texts.append(f"{name} = {term(value)}")
+            elif kind == "segment":
+                texts.append(f"{name}... = [{', '.join(term(x) for x, _ in value)}]")
+            elif kind == "axes":
+                texts.append(f"{name} = {{{', '.join(a.name for a in value)}}}")
+            elif kind == "number":
+                texts.append(f"{name} = {value}")
+        return ", ".join(texts)
+
     def _at(self, graph: EGraph, node: ENode) -> Iterator[Bindings]:
-        matcher = _Matcher(graph, self)
+        matcher = Matcher(graph, self.axiom, self._claims)
         taken: set[Any] = set()
         for bindings in matcher.node(self.axiom.left, node, {}):
             if not self._numbers_hold(bindings):
@@ -80,7 +117,9 @@ class AxiomRule:
                 continue
             if self._first:
                 # one choice per place: the rest of the node stays the same
-                key = tuple((k, v) for k, v in bindings.items() if self.axiom.kinds.get(k) == "axes")
+                key = tuple(
+                    (k, v) for k, v in bindings.items() if self.axiom.kinds.get(k) == "axes"
+                )
                 if key in taken:
                     continue
                 taken.add(key)
@@ -92,18 +131,37 @@ class AxiomRule:
         if wish.what == "like":
             return graph.facts(term).free == graph.facts(bound[str(wish.other)]).free
         axes = next(v for k, v in bound.items() if self.axiom.kinds.get(k) == "axes")
-        around = [pair for k, v in bound.items() if self.axiom.kinds.get(k) == "segment" and k not in self.axiom.sums for pair in v]
-        rest = frozenset[Axis]().union(*(graph.facts(x).free for k in self.axiom.sums for x, _ in bound[k]))
-        whole = extent(rest.union(axes, graph.facts(term).free, *(graph.facts(x).free for x, _ in around)))
+        around = [
+            pair
+            for k, v in bound.items()
+            if self.axiom.kinds.get(k) == "segment" and k not in self.axiom.sums
+            for pair in v
+        ]
+        rest = frozenset[Axis]().union(
+            *(graph.facts(x).free for k in self.axiom.sums for x, _ in bound[k])
+        )
+        whole = extent(
+            rest.union(axes, graph.facts(term).free, *(graph.facts(x).free for x, _ in around))
+        )
         part = least_work(graph, axes, [*around, *normal.factors_of(graph, term)])
         if 4 * part <= whole:
             return True
-        alone = [node for x, e in normal.factors_of(graph, term) if e == 1 for node in graph.nodes(x, "reduce")]
-        return any(part <= least_work(graph, node[0][2], normal.factors_of(graph, node[1])) for node in alone)
+        alone = [
+            node
+            for x, e in normal.factors_of(graph, term)
+            if e == 1
+            for node in graph.nodes(x, "reduce")
+        ]
+        return any(
+            part <= least_work(graph, node[0][2], normal.factors_of(graph, node[1]))
+            for node in alone
+        )
 
     def _numbers_hold(self, bindings: Bindings) -> bool:
         for name, conditions in self._claims.items():
-            if self.axiom.kinds[name] == "number" and not all(c.holds_number(bindings[name]) for c in conditions):
+            if self.axiom.kinds[name] == "number" and not all(
+                c.holds_number(bindings[name]) for c in conditions
+            ):
                 return False
         return True
 
@@ -113,242 +171,3 @@ def _inherited(graph: EGraph, reductions: tuple[int, ...]) -> Precision | None:
     for identifier in reductions:
         found = strictest(found, graph.facts(identifier).precision)
     return found
-
-
-def _depth(pattern: P.Pattern) -> int:
-    below: list[P.Pattern] = []
-    if isinstance(pattern, P.Sum):
-        below = [x for _, x in pattern.items]
-    elif isinstance(pattern, P.Prod):
-        below = [x for x, _ in pattern.items]
-    elif isinstance(pattern, P.Op):
-        below = list(pattern.args)
-    elif isinstance(pattern, P.Red):
-        below = [pattern.body]
-    return 1 + max(map(_depth, below)) if below else 0
-
-
-def _root_kind(pattern: P.Pattern) -> str:
-    kinds = {P.Sum: "sum", P.Prod: "prod", P.Op: "op", P.Red: "reduce"}
-    if type(pattern) not in kinds:
-        raise P.PatternError(f"{pattern} matches everything: it cannot be the left side of a search rule")
-    return kinds[type(pattern)]
-
-
-class _Matcher:
-    """Backtracking over one node; bindings are copied at each choice."""
-
-    def __init__(self, graph: EGraph, rule: AxiomRule) -> None:
-        self.graph, self.rule = graph, rule
-        self.sums = rule.axiom.sums
-
-    def term(
-        self, pattern: P.Pattern, identifier: int, bound: Bindings, built: bool = False
-    ) -> Iterator[Bindings]:
-        """All ways in which a class is an instance of a pattern; with `built`, a sum must have been built as one."""
-        graph = self.graph
-        identifier = graph.find(identifier)
-        if isinstance(pattern, P.Var):
-            if pattern.name in bound:
-                if bound[pattern.name] == identifier:
-                    yield bound
-            elif self._claimed(pattern.name, identifier, bound):
-                yield {**bound, pattern.name: identifier}
-            return
-        if isinstance(pattern, P.Seg):
-            # alone in a body or an argument: the whole class as one sum or product
-            one = (identifier, Fraction(1))
-            if pattern.name in self.sums:
-                yield from self._segments([one], [pattern.name], bound)
-            else:
-                yield from self._segments(normal.factors_of(graph, identifier), [pattern.name], bound)
-            return
-        if isinstance(pattern, P.Num):
-            if graph.facts(identifier).constant == pattern.value:
-                yield bound
-            return
-        kind = _root_kind(pattern)
-        if kind != "sum" or not built or graph.founder[identifier][0][0] == "sum":
-            for node in graph.nodes(identifier, kind):
-                yield from self.node(pattern, node, bound)
-        if isinstance(pattern, P.Prod) and graph.facts(identifier).sort == REAL:
-            yield from self._elements(_product_items(pattern), [(identifier, Fraction(1))], bound, None)
-
-    def node(self, pattern: P.Pattern, node: ENode, bound: Bindings) -> Iterator[Bindings]:
-        """All ways in which a node is an instance of a pattern of its kind."""
-        head = node[0]
-        find = self.graph.find
-        match pattern:
-            case P.Red(monoid, (axes,), body):
-                if head[1] != monoid or bound.get(axes, head[2]) != head[2]:
-                    return
-                if head[3] is not None:
-                    bound = {**bound, "#index": head[3]}
-                owner = self.graph.lookup(node)
-                met = (*bound.get("#", ()), *([owner] if owner is not None else []))
-                yield from self.term(body, node[1], {**bound, axes: head[2], "#": met})
-            case P.Op(name, args):
-                if head[1] != name or head[2] is not None or len(node) - 1 != len(args):
-                    return
-                yield from self._arguments(args, node[1:], bound)
-            case P.Sum():
-                terms = [(find(x), c) for x, c in zip(node[1:], head[2], strict=True)]
-                if head[1] != 0:
-                    one = self.graph.lookup((("sum", Fraction(1), ()),))
-                    if one is None:
-                        return
-                    terms.append((one, head[1]))
-                free = frozenset[Axis]().union(*(self.graph.facts(x).free for x, _ in terms))
-                items = [(x, c) for c, x in pattern.items]
-                yield from self._elements(items, terms, bound, free)
-            case P.Prod():
-                factors = [(find(x), e) for x, e in zip(node[1:], head[1], strict=True)]
-                yield from self._elements(_product_items(pattern), factors, bound, None)
-            case _:
-                return
-
-    def _arguments(self, patterns: tuple[P.Pattern, ...], ids: tuple[int, ...], bound: Bindings) -> Iterator[Bindings]:
-        if not patterns:
-            yield bound
-            return
-        for found in self.term(patterns[0], ids[0], bound):
-            yield from self._arguments(patterns[1:], ids[1:], found)
-
-    def _elements(
-        self,
-        items: list[tuple[P.Pattern, P.Num]],
-        elements: list[Term],
-        bound: Bindings,
-        sum_axes: frozenset[Axis] | None,
-    ) -> Iterator[Bindings]:
-        """Matches the elements of one sum (with the axes it has) or product against pattern items."""
-        segments = [x.name for x, _ in items if isinstance(x, P.Seg)]
-        single = [(x, n) for x, n in items if not isinstance(x, P.Seg)]
-        if len(single) > len(elements) or (not segments and len(single) != len(elements)):
-            return
-        yield from self._singles(single, elements, segments, bound, sum_axes)
-
-    def _singles(
-        self,
-        single: list[tuple[P.Pattern, P.Num]],
-        elements: list[Term],
-        segments: list[str],
-        bound: Bindings,
-        sum_axes: frozenset[Axis] | None,
-    ) -> Iterator[Bindings]:
-        if not single:
-            yield from self._segments(elements, segments, bound)
-            return
-        (pattern, number), rest = single[0], single[1:]
-        for place, (child, value) in enumerate(elements):
-            with_number = _bind_number(number, value, bound)
-            if with_number is None:
-                continue
-            if isinstance(pattern, P.Var) and not self._wished(pattern.name, child, sum_axes):
-                continue
-            others = elements[:place] + elements[place + 1 :]
-            # A sum that is a factor must have been built as a sum: going through every sum that a class got later multiplies
-            # distributions by each other (a product of distributed projections in attention).
-            for found in self.term(pattern, child, with_number, built=sum_axes is None):
-                yield from self._singles(rest, others, segments, found, sum_axes)
-
-    def _segments(self, elements: list[Term], names: list[str], bound: Bindings) -> Iterator[Bindings]:
-        """Gives every element to the first segment that claims it; claimed segments must not be empty."""
-        groups: dict[str, list[Term]] = {name: [] for name in names}
-        for element in elements:
-            for name in sorted(names, key=lambda n: n not in self.rule._claims):
-                if self._claimed(name, element[0], bound):
-                    groups[name].append(element)
-                    break
-            else:
-                return
-        result = dict(bound)
-        for name, group in groups.items():
-            value = tuple(group)
-            if result.get(name, value) != value or (not value and name in self.rule._claims):
-                return
-            if not value and self._must_fill(name, names):
-                return
-            result[name] = value
-        yield result
-
-    def _must_fill(self, name: str, names: list[str]) -> bool:
-        """A row whose segments are all claimed but one would be trivial if that one stayed empty; so would a common factor."""
-        others = [n for n in names if n != name]
-        trivial = bool(others) and all(n in self.rule._claims for n in others)
-        return trivial or self.rule.name in ("factor", "factor-product") and name == "a"
-
-    def _claimed(self, name: str, identifier: int, bound: Bindings) -> bool:
-        facts: Facts = self.graph.facts(identifier)
-        return all(c.holds(facts, bound) for c in self.rule._claims.get(name, ()))
-
-    def _wished(self, name: str, identifier: int, sum_axes: frozenset[Axis] | None) -> bool:
-        groups = [group for group in self.rule._wishes if group[0].subject == name]
-        return all(any(self._fulfils(w, identifier, sum_axes) for w in group) for group in groups)
-
-    def _fulfils(self, wish: Condition, identifier: int, sum_axes: frozenset[Axis] | None) -> bool:
-        if wish.what == "narrower":
-            return sum_axes is not None and self.graph.facts(identifier).free < sum_axes
-        parts = [x for x, e in normal.factors_of(self.graph, identifier) if e == 1]
-        return any(node[0][1] == "sum" for x in parts for node in self.graph.nodes(x, "reduce"))
-
-
-def _product_items(pattern: P.Prod) -> list[tuple[P.Pattern, P.Num]]:
-    return list(pattern.items)
-
-
-def _bind_number(number: P.Num, value: Fraction, bound: Bindings) -> Bindings | None:
-    """Solves ``number = value`` for at most one unbound name."""
-    known, unknown = number.value, list[str]()
-    for name in number.names:
-        if name in bound:
-            known *= bound[name]
-        else:
-            unknown.append(name)
-    if not unknown:
-        return bound if known == value else None
-    if len(unknown) > 1 or known == 0:
-        return None
-    return {**bound, unknown[0]: value / known}
-
-
-class _Builder:
-    """Builds the right side of an axiom from bindings, in normal form."""
-
-    def __init__(self, graph: EGraph, axiom: Axiom, bound: Bindings) -> None:
-        self.graph, self.bound, self.sums = graph, bound, axiom.sums
-
-    def number(self, number: P.Num) -> Fraction:
-        value = number.value
-        for name in number.names:
-            if name.startswith("size:"):
-                for axis in self.bound[name[5:]]:
-                    value *= int(axis.size)
-            else:
-                value *= self.bound[name]
-        return value
-
-    def term(self, pattern: P.Pattern) -> int:
-        graph = self.graph
-        match pattern:
-            case P.Var(name):
-                return graph.find(self.bound[name])
-            case P.Seg(name):
-                pairs = self.bound[name]
-                if name in self.sums:
-                    return normal.add_sum(graph, Fraction(0), pairs)
-                return normal.add_product(graph, pairs)
-            case P.Num():
-                return normal.add_number(graph, self.number(pattern))
-            case P.Sum(items):
-                pairs = [(self.term(x), self.number(c)) for c, x in items]
-                return normal.add_sum(graph, Fraction(0), pairs)
-            case P.Prod(items):
-                pairs = [(self.term(x), self.number(e)) for x, e in items]
-                return normal.add_product(graph, pairs)
-            case P.Op(name, args):
-                return normal.add_operator(graph, name, [self.term(x) for x in args])
-            case P.Red(monoid, axes, body):
-                bound = [axis for name in axes for axis in self.bound[name]]
-                index = self.bound.get("#index") if monoid in ("argmax", "argmin") else None
-                return normal.add_reduce(graph, monoid, bound, self.term(body), index)

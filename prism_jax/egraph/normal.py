@@ -1,15 +1,17 @@
 """The tensor language of the e-graph: n-ary sums, products and reductions in normal form.
 
-Heads: ``("sum", c0, coefficients)`` is c0 + sum(c * child); ``("prod", exponents)`` is product(child ** e); ``("reduce", monoid,
-axes, index sort)``; ``("op", name, parameter)``; leaves ``("load", Load)``, ``("const", value, sort)``, ``("iota", axis, sort)``.
+Heads: ``("sum", c0, coefficients)`` is c0 + sum(c * child); ``("prod", exponents)`` is
+product(child ** e); ``("reduce", monoid, axes, index sort)``; ``("op", name, parameter)``; leaves
+``("load", Load)``, ``("const", value, sort)``, ``("iota", axis, sort)``.
 
-Invariants: children of sums and products are sorted by class id with no duplicates that may be joined; scalars live only in
-sums (a product or a linear reduction of ``c * t`` is ``c`` times that of ``t``); a non-finite constant is an opaque leaf.
-Flattening goes through children *built as* sums or products (their founder), one level, never through every node of a class,
-so that a class which holds both ``2 * b`` and ``b = a / 2`` cannot make it loop.
+Invariants: children of sums and products are sorted by class id with no duplicates that may be
+joined; scalars live only in sums (a product or a linear reduction of ``c * t`` is ``c`` times that
+of ``t``); a non-finite constant is an opaque leaf. Flattening goes through children *built as* sums
+or products (their founder), one level, never through every node of a class, so that a class which
+holds both ``2 * b`` and ``b = a / 2`` cannot make it loop.
 
-Exponents of one base are added only where that is true: same-signed integers always; opposite signs if the base is proven
-finite and nonzero; fractions if it is proven non-negative.
+Exponents of one base are added only where that is true: same-signed integers always; opposite signs
+if the base is proven finite and nonzero; fractions if it is proven non-negative.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-from prism_jax.egraph import facts as F
+from prism_jax.egraph import facts as fx
 from prism_jax.egraph.core import EGraph, ENode, Language
 from prism_jax.egraph.facts import Facts
 from prism_jax.ir.nodes import REAL, Axis, Load, Parameter, Precision
@@ -30,7 +32,9 @@ Term = tuple[int, Fraction]
 
 
 class TensorLanguage(Language):
-    """Facts and normal forms of the heads above. `precision` is given to reductions that are made while it is set."""
+    """Facts and normal forms of the heads above. `precision` is given to reductions that are made
+    while it is set.
+    """
 
     has_facts = True
 
@@ -38,7 +42,9 @@ class TensorLanguage(Language):
         self.precision: Precision | None = None
 
     def canonical(self, graph: EGraph, node: ENode) -> ENode | int:
-        """Children canonical and sorted; sums and products collected; what collapses is returned as its class."""
+        """Children canonical and sorted; sums and products collected; what collapses is returned as
+        its class.
+        """
         find, head = graph.find, node[0]
         children = [find(child) for child in node[1:]]
         kind = head[0]
@@ -58,16 +64,16 @@ class TensorLanguage(Language):
         args = [graph.facts(child) for child in node[1:]]
         match head[0]:
             case "sum":
-                found = F.of_sum(head[1], list(zip(args, head[2], strict=True)))
+                found = fx.of_sum(head[1], list(zip(args, head[2], strict=True)))
                 return _below_maximum(graph, node, found)
             case "prod":
-                return F.of_product(list(zip(args, head[1], strict=True)))
+                return fx.of_product(list(zip(args, head[1], strict=True)))
             case "reduce":
-                found = F.of_reduce(head[1], head[2], args[0], head[3])
-                return F.replace(found, precision=self.precision)
+                found = fx.of_reduce(head[1], head[2], args[0], head[3])
+                return fx.replace(found, precision=self.precision)
             case "op":
                 sort = OPS[head[1]].sort(tuple(a.sort for a in args), head[2])
-                return F.of_operator(head[1], head[2], tuple(args), sort)
+                return fx.of_operator(head[1], head[2], tuple(args), sort)
             case "load":
                 load: Load = head[1]
                 fill = load.fill
@@ -80,7 +86,7 @@ class TensorLanguage(Language):
 
     def join(self, one: Facts, other: Facts) -> Facts:
         """Facts of a merged class."""
-        return F.join(one, other)
+        return fx.join(one, other)
 
     def text(self, head: Any) -> str:
         """Heads as they are written in rules."""
@@ -118,7 +124,9 @@ def _opaque(value: Any, sort: str) -> Facts:
 
 
 def _below_maximum(graph: EGraph, node: ENode, found: Facts) -> Facts:
-    """``t - max{k}(t)`` is at most 0, and dually; seen where the rest of the sum *is* the body of the maximum."""
+    """``t - max{k}(t)`` is at most 0, and dually; seen where the rest of the sum *is* the body of
+    the maximum.
+    """
     terms = list(zip(node[1:], node[0][2], strict=True))
     for place, (child, c) in enumerate(terms):
         if c not in (1, -1):
@@ -134,7 +142,9 @@ def _below_maximum(graph: EGraph, node: ENode, found: Facts) -> Facts:
                 continue
             # rest = sign * body: the value is sign * (body - extreme)
             above = (monoid == "max") == (sign > 0)
-            return F.join(found, F.replace(found, high=0.0) if above else F.replace(found, low=0.0))
+            return fx.join(
+                found, fx.replace(found, high=0.0) if above else fx.replace(found, low=0.0)
+            )
     return found
 
 
@@ -181,7 +191,9 @@ def _collect(exponents: list[Fraction], base: Facts) -> list[Fraction]:
     if len(exponents) == 1:
         return exponents
     whole = all(e.denominator == 1 for e in exponents)
-    up, down = (sum((e for e in exponents if (e > 0) == sign), Fraction(0)) for sign in (True, False))
+    up, down = (
+        sum((e for e in exponents if (e > 0) == sign), Fraction(0)) for sign in (True, False)
+    )
     if not whole and not base.nonnegative:
         return sorted(exponents)
     if up and down and not (base.nonzero and base.finite):
@@ -199,7 +211,11 @@ def _canonical_reduce(graph: EGraph, head: Any, body: int) -> ENode | int:
     kept = tuple(axis for axis in axes if axis in free)
     if monoid in ("max", "min", "any", "all"):
         return graph.add((("reduce", monoid, kept, None), body)) if kept else body
-    if monoid == "sum" and all(isinstance(axis.size, int) for axis in missing) and graph.facts(body).sort == REAL:
+    if (
+        monoid == "sum"
+        and all(isinstance(axis.size, int) for axis in missing)
+        and graph.facts(body).sort == REAL
+    ):
         inner = graph.add((("reduce", monoid, kept, None), body)) if kept else body
         count = math.prod(int(axis.size) for axis in missing)
         return add_sum(graph, Fraction(0), [(inner, Fraction(count))])
@@ -280,7 +296,9 @@ def _power_factors(graph: EGraph, child: int, e: Fraction) -> tuple[Fraction, li
     c, inner = scaled(graph, child)
     if not whole:
         root = exact_root(c, e)
-        c, inner, scale = (Fraction(1), inner, root) if root is not None else (c, child, Fraction(1))
+        c, inner, scale = (
+            (Fraction(1), inner, root) if root is not None else (c, child, Fraction(1))
+        )
     else:
         scale = c**e.numerator
     value = graph.facts(inner).constant
@@ -290,7 +308,7 @@ def _power_factors(graph: EGraph, child: int, e: Fraction) -> tuple[Fraction, li
             return scale * power, []
     flat: list[Term] = []
     parts = factors_of(graph, inner)
-    if not all(whole and d.denominator == 1 or graph.facts(x).nonnegative for x, d in parts):
+    if not all((whole and d.denominator == 1) or graph.facts(x).nonnegative for x, d in parts):
         parts = [(inner, Fraction(1))]
     for x, d in parts:
         flat.append((x, d * e))
@@ -336,7 +354,9 @@ def add_operator(graph: EGraph, name: str, args: Iterable[int], parameter: Param
     one, half = Fraction(1), Fraction(1, 2)
     match name:
         case "add" | "sub":
-            return add_sum(graph, Fraction(0), [(ids[0], one), (ids[1], one if name == "add" else -one)])
+            return add_sum(
+                graph, Fraction(0), [(ids[0], one), (ids[1], one if name == "add" else -one)]
+            )
         case "neg":
             return add_sum(graph, Fraction(0), [(ids[0], -one)])
         case "mul" | "div":
@@ -348,7 +368,9 @@ def add_operator(graph: EGraph, name: str, args: Iterable[int], parameter: Param
             return add_product(graph, [(ids[0], half if name == "sqrt" else -half)])
         case "pow":
             e = graph.facts(ids[1]).constant
-            if e is not None and (e.denominator == 1 or (e.denominator == 2 and graph.facts(ids[0]).nonnegative)):
+            if e is not None and (
+                e.denominator == 1 or (e.denominator == 2 and graph.facts(ids[0]).nonnegative)
+            ):
                 return add_product(graph, [(ids[0], e)])
         case _:
             pass

@@ -1,8 +1,10 @@
-"""Rules over plain terms, written as s-expressions and compiled to Python: `(+ (+ ?a ?b) ?c) => (+ ?a (+ ?b ?c))`.
+"""Rules over plain terms, written as s-expressions and compiled to Python: `(+ (+ ?a ?b) ?c) => (+
+?a (+ ?b ?c))`.
 
-The tensor language has its own patterns (`axioms/pattern.py`); these are for the engine alone: its tests, its comparison with
-other engines, and small rule sets of one's own. Matching is semi-naive: a match is found in the first search after its newest
-node appeared, and in no later one (unless a merge changed one of its nodes).
+The tensor language has its own patterns (`axioms/pattern.py`); these are for the engine alone: its
+tests, its comparison with other engines, and small rule sets of one's own. Matching is semi-naive:
+a match is found in the first search after its newest node appeared, and in no later one (unless a
+merge changed one of its nodes).
 
 >>> rule = rewrite("associate", "(+ (+ ?a ?b) ?c)", "(+ ?a (+ ?b ?c))")
 >>> print(rule)
@@ -16,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from prism_jax.egraph.core import Edge, EGraph
+from prism_jax.egraph.core import EGraph
 
 SExpression = str | tuple[Any, ...]
 
@@ -63,6 +65,8 @@ class Rewrite:
 
     name: str
     text: str
+    left: SExpression
+    right: SExpression
     _search: Callable[[EGraph, int], list[Any]]
     _apply: Callable[[EGraph, Any], None]
 
@@ -74,12 +78,28 @@ class Rewrite:
         """Adds the right side of a match to its root's class."""
         self._apply(graph, match)
 
+    def translate(self, match: Any, copy: Callable[[int], int]) -> Any:
+        """A match in another graph, where `copy` gives the class of a class."""
+        return tuple(copy(x) for x in match[2:])
+
+    def replay(self, graph: EGraph, match: Any) -> None:
+        """Adds one instance of the rule, both sides, from a translated match alone."""
+        bound = dict(zip(_variables(self.left), match, strict=True))
+        graph.union(_instance(graph, self.left, bound), _instance(graph, self.right, bound))
+
+    def describe(self, match: Any, term: Callable[[int], str]) -> str:
+        """The bindings of a match as text."""
+        names = _variables(self.left)
+        return ", ".join(f"{name} = {term(x)}" for name, x in zip(names, match[2:], strict=True))
+
     def __str__(self) -> str:
         return f"{self.name}: {self.text}"
 
 
 def rewrite(name: str, left: str, right: str) -> Rewrite:
-    """Compiles a rule. Raises ValueError if the right side uses a variable that the left side does not bind."""
+    """Compiles a rule. Raises ValueError if the right side uses a variable that the left side does
+    not bind.
+    """
     pattern, result = parse(left), parse(right)
     if isinstance(pattern, str):
         raise ValueError(f"rule {name}: the left side is only a variable")
@@ -88,9 +108,15 @@ def rewrite(name: str, left: str, right: str) -> Rewrite:
     if unbound:
         raise ValueError(f"rule {name}: {', '.join(unbound)} on the right is not bound on the left")
     source = "\n".join([*_search_source(pattern, bound), *_apply_source(result, bound)])
-    scope: dict[str, Any] = {"suffix": _suffix, "Edge": Edge}
+    scope: dict[str, Any] = {"suffix": _suffix}
     exec(compile(source, f"<rule {name}>", "exec"), scope)
-    return Rewrite(name, f"{left} => {right}", scope["search"], scope["apply"])
+    return Rewrite(name, f"{left} => {right}", pattern, result, scope["search"], scope["apply"])
+
+
+def _instance(graph: EGraph, term: SExpression, bound: dict[str, int]) -> int:
+    if isinstance(term, str):
+        return bound[term]
+    return graph.add((term[0], *[_instance(graph, child, bound) for child in term[1:]]))
 
 
 def _suffix(entries: list[Any], since: int) -> list[Any]:
@@ -104,7 +130,9 @@ def _variables(term: SExpression) -> list[str]:
 
 
 def _search_source(pattern: tuple[Any, ...], bound: list[str]) -> list[str]:
-    """Nested loops, one per inner node of the pattern; the innermost visits only new nodes if nothing above it is new."""
+    """Nested loops, one per inner node of the pattern; the innermost visits only new nodes if
+    nothing above it is new.
+    """
     levels: list[tuple[tuple[Any, ...], str]] = []
     lines = ["def search(graph, since):", " found = []", " classes = graph.classes"]
     lines += [" for root, entry in classes.items():"]
@@ -149,7 +177,11 @@ def _search_source(pattern: tuple[Any, ...], bound: list[str]) -> list[str]:
 def _apply_source(result: SExpression, bound: list[str]) -> list[str]:
     values = "".join(f", v{n}" for n in range(len(bound)))
     names = {variable: f"v{number}" for number, variable in enumerate(bound)}
-    lines = ["def apply(graph, match):", f" root, node{values} = match", " leader, memo = graph.leader, graph.memo"]
+    lines = [
+        "def apply(graph, match):",
+        f" root, node{values} = match",
+        " leader, memo = graph.leader, graph.memo",
+    ]
     # Unions of this round may have moved a class; the cheap test avoids a call in the common case.
     for name in names.values():
         lines.append(f" if leader[{name}] != {name}: {name} = graph.find({name})")

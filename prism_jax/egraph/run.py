@@ -1,8 +1,9 @@
 """Running rules until nothing is new or a limit is met: rounds of search, apply, rebuild.
 
-In: an e-graph and rules. Out: a `Saturation`: why it stopped, one record per round and per rule. A rule that matches too often
-is banned for some rounds (back-off); saturation is claimed only if the last round banned nothing. The order of rules is the
-caller's, and matches are applied in the order found, so equal inputs give equal graphs (a time limit aside).
+In: an e-graph and rules. Out: a `Saturation`: why it stopped, one record per round and per rule. A
+rule that matches too often is banned for some rounds (back-off); saturation is claimed only if the
+last round banned nothing. The order of rules is the caller's, and matches are applied in the order
+found, so equal inputs give equal graphs (a time limit aside).
 
 >>> from prism_jax.egraph.core import EGraph
 >>> from prism_jax.egraph.plain import rewrite
@@ -34,7 +35,9 @@ class StopReason(Enum):
 
 @dataclass(frozen=True)
 class Limits:
-    """Budgets of one saturation: rounds, e-nodes, seconds; `matches` is what one rule may find in a round before back-off."""
+    """Budgets of one saturation: rounds, e-nodes, seconds; `matches` is what one rule may find in a
+    round before back-off.
+    """
 
     rounds: int = 30
     nodes: int = 6_000
@@ -60,7 +63,7 @@ class Rule(Protocol):
         ...
 
     def apply(self, graph: EGraph, match: Any) -> None:
-        """Adds what the rule says about a match. The graph notices by itself whether that was new."""
+        """Adds what the rule says about a match; the graph notices whether that was new."""
         ...
 
 
@@ -115,7 +118,7 @@ class _Progress:
 
 
 def saturate(graph: EGraph, rules: Sequence[Rule], limits: Limits | None = None) -> Saturation:
-    """Applies the rules until saturation or a limit. Raises ValueError if two rules share a name."""
+    """Applies rules until saturation or a limit. Raises ValueError if two rules share a name."""
     limits = limits or Limits()
     progress = {rule.name: _Progress() for rule in rules}
     if len(progress) != len(rules):
@@ -171,12 +174,12 @@ def _round(
             todo.append((rule, matches))
         if time.perf_counter() > deadline:
             return StopReason.TIME, 0, banned
-    versions = graph.node_count, len(graph.edges)
+    version = graph.version
     for rule, matches in todo:
         stop = _apply_all(graph, rule, matches, progress[rule.name].statistics, limits, deadline)
         if stop is not None:
             return stop, sum(len(m) for _, m in todo), banned
-    unchanged = versions == (graph.node_count, len(graph.edges))
+    unchanged = version == graph.version
     stop = StopReason.SATURATED if unchanged and not banned else None
     return stop, sum(len(m) for _, m in todo), banned
 
@@ -193,9 +196,11 @@ def _apply_all(
     graph.reason = rule.name
     stop = None
     for index, match in enumerate(matches):
-        edges, nodes = len(graph.edges), len(graph.memo)
+        version = graph.version
         rule.apply(graph, match)
-        statistics.applied += (edges, nodes) != (len(graph.edges), len(graph.memo))
+        if graph.version != version:
+            statistics.applied += 1
+            graph.history.append((rule, match))
         if len(graph.memo) >= limits.nodes:
             stop = StopReason.NODES
             break

@@ -1,7 +1,9 @@
-"""What a form of a program *is*, up to notation: two alternatives with one signature are the same form.
+"""What a form of a program *is*, up to notation: two alternatives with one signature are the same
+form.
 
-Sums are compared as linear combinations and products as products of powers, so `a + b` and `b + a`, `x / 4` and `0.25 * x` agree;
-the two operands of a contraction are kept apart, so scaling the left matrix and scaling the right one are different forms.
+Sums are compared as linear combinations and products as products of powers, so `a + b` and `b + a`,
+`x / 4` and `0.25 * x` agree; the two operands of a contraction are kept apart, so scaling the left
+matrix and scaling the right one are different forms.
 
 >>> from prism_jax.ir.nodes import Axis, Const, Load, Pointwise, Tensor, at
 >>> x = Load(Tensor("x", (4,), "float32"), (at(Axis("i", 4)),))
@@ -55,7 +57,9 @@ def _hash(*parts: object) -> str:
 
 
 def _text(part: object) -> str:
-    """Numbers to twelve digits: `x / c` and `x * (1 / c)` differ in the last bits of the constant only."""
+    """Numbers to twelve digits: `x / c` and `x * (1 / c)` differ in the last bits of the constant
+    only.
+    """
     if isinstance(part, Fraction):
         return f"{float(part):.12g}"
     return ",".join(map(_text, part)) if isinstance(part, tuple) else str(part)
