@@ -33,8 +33,7 @@ MAX_GRID_TILE = 256
 MAX_LOOP_TILE = 4096
 MIN_LOOP_TILE = 16
 MAX_SPLIT = 64
-MAX_ACCUMULATORS = 32768
-MAX_TILE = 32768
+MAX_TILE = 49152
 MAX_BLOCKS = 2**24
 
 
@@ -99,11 +98,10 @@ def table(kernel: Kernel, device: Device, limit: int = 200_000) -> Table:
 
 
 def legal(form: Form, device: Device, rows: int) -> npt.NDArray[np.bool_]:
-    """Which assignments fit: accumulators and intermediate tiles in registers, one step's operands on chip."""
+    """Which assignments fit: accumulators and the largest intermediate tile in registers, one step's operands on chip."""
     fits = np.ones(rows, np.bool_)
-    fits &= np.asarray(form.accumulators) <= MAX_ACCUMULATORS
-    fits &= np.asarray(form.widest) <= MAX_TILE
-    fits &= np.asarray(form.operands) <= device.smem_per_block
+    fits &= np.asarray(form.accumulators + form.widest) <= MAX_TILE
+    fits &= 2 * np.asarray(form.operands) <= device.smem_per_block  # two steps in flight at least
     fits &= np.asarray(form.blocks) <= MAX_BLOCKS
     return fits
 

@@ -36,18 +36,19 @@ def ranked(
     seconds = dict(zip(chosen.tolist(), times.tolist(), strict=True))
     for row in order:
         sizes = tuple((symbol, int(column[row])) for symbol, column in sorted(table.items()))
-        widest = float(np.asarray(form.widest)[row])
-        for schedule in schedules(kernel, widest):
+        widest = float(np.broadcast_to(form.widest, rows)[row])
+        operands = float(np.broadcast_to(form.operands, rows)[row])
+        for schedule in schedules(kernel, widest, operands, device):
             found.append((seconds[int(row)], sizes, schedule))
         if len(found) >= count:
             break
     return found[:count]
 
 
-def schedules(kernel: Kernel, widest: float) -> Iterator[Schedule]:
-    """Warps by the size of the largest tile, pipeline depths where there is a loop to pipeline."""
-    warps = [4, 8] if widest >= 4096 else [2, 4] if widest >= 1024 else [1, 4]
-    stages = [3, 4, 2] if kernel.loops else [3]
-    for num_stages in stages:
-        for num_warps in warps[::-1] if widest >= 16384 else warps:
+def schedules(kernel: Kernel, widest: float, operands: float, device: Device) -> Iterator[Schedule]:
+    """Warps by the size of the largest tile; pipeline depths, where there is a loop, for which the operands fit on chip."""
+    warps = [8, 4] if widest >= 8192 else [4, 8] if widest >= 2048 else [4, 2]
+    depths = [d for d in (3, 4, 2, 5) if d * operands <= device.smem_per_block] if kernel.loops else [3]
+    for num_stages in depths or [2]:
+        for num_warps in warps:
             yield Schedule(num_warps, num_stages)

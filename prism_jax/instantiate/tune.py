@@ -32,20 +32,25 @@ class Emitter(Protocol):
 
 
 class Clock(Protocol):
-    """Measures one function on random inputs of the given tensors, in seconds; raises if it does not run."""
+    """Times functions that compete, on random inputs of the sGraph's tensors: seconds, or the error that running them raised."""
 
-    def __call__(self, function: Function, sgraph: SGraph) -> float: ...  # noqa: D102
+    def __call__(self, functions: Sequence[Function], sgraph: SGraph) -> list[float | Exception]: ...
 
 
 @dataclass
 class Trials:
-    """What tuning tried: counts by outcome, and (estimate, measured) pairs for judging the ranking."""
+    """What tuning tried: counts by outcome, and (kernel, sizes, schedule, estimate, measured) rows for judging the ranking."""
 
     compiled: int = 0
-    failed: int = 0
     measured: int = 0
-    pairs: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    rows: list[tuple[str, Sizes, Schedule, float, float]] = field(
+        default_factory=list[tuple[str, Sizes, Schedule, float, float]]
+    )
     refusals: dict[str, int] = field(default_factory=dict[str, int])
+
+    def refuse(self, reason: str) -> None:
+        """Counts a candidate that does not run."""
+        self.refusals[reason] = self.refusals.get(reason, 0) + 1
 
 
 def tune(
@@ -99,24 +104,23 @@ def _tune_kernel(
     one = alone(kernel, sgraph)
     tries = ranked(kernel, device, mine, PER_KERNEL)
     plans = [Plan(one, "triton", device.name, sizes, (schedule,)) for _, sizes, schedule in tries]
-    best: tuple[float, Sizes, Schedule] | None = None
-    for (guess, sizes, schedule), function in zip(tries, emitter.functions(plans, deadline), strict=True):
+    functions = emitter.functions(plans, deadline)
+    runnable = [(t, f) for t, f in zip(tries, functions, strict=True) if not isinstance(f, str)]
+    for function in functions:
         if isinstance(function, str):
-            trials.failed += 1
-            trials.refusals[function] = trials.refusals.get(function, 0) + 1
-            continue
-        trials.compiled += 1
-        if best is not None and time.monotonic() > deadline:
-            break
-        try:
-            seconds = clock(function, _numbers(one, dict(sizes)))
-        except Exception as error:  # a launch that errors is an error, never a time
-            trials.failed += 1
-            sentence = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            trials.refusals[sentence] = trials.refusals.get(sentence, 0) + 1
+            trials.refuse(function)
+    trials.compiled += len(runnable)
+    if not runnable:
+        return None
+    numbers = dict(shared)  # shared symbols are all that tensors' shapes may contain
+    times = clock([f for _, f in runnable], _numbers(one, numbers))
+    best: tuple[float, Sizes, Schedule] | None = None
+    for ((guess, sizes, schedule), _), seconds in zip(runnable, times, strict=True):
+        if isinstance(seconds, Exception):
+            trials.refuse(f"{type(seconds).__name__}: {(str(seconds).splitlines() or [''])[0]}")
             continue
         trials.measured += 1
-        trials.pairs.append((guess, seconds))
+        trials.rows.append((kernel.name, sizes, schedule, guess, seconds))
         if best is None or seconds < best[0]:
             best = (seconds, sizes, schedule)
     return best

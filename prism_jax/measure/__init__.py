@@ -1,0 +1,1 @@
+"""Measuring on the device that is there: kernel durations, captured chains, paired host times."""
