@@ -251,12 +251,7 @@ class _Reader:
             self.take(")")
         else:
             exponent = self.atom()
-        if (
-            isinstance(exponent, Sum)
-            and len(exponent.items) == 1
-            and exponent.items[0][1] == Prod(())
-        ):
-            exponent = exponent.items[0][0]
+        exponent = _as_number(exponent) or exponent
         if not isinstance(exponent, Num):
             raise PatternError(f"the exponent {exponent} is not a number in {self.text!r}")
         return x, exponent
@@ -266,7 +261,7 @@ class _Reader:
         if token == "(":
             x = self.sum()
             self.take(")")
-            return Num(x.items[0][0].value, x.items[0][0].names) if _is_number(x) else x
+            return _as_number(x) or x
         if token[0].isdigit():
             return Num(Fraction(token))
         if token.endswith("..."):
@@ -297,7 +292,7 @@ class _Reader:
 
     def _call(self, name: str) -> Pattern:
         self.take("(")
-        args = [self.sum()] if name != "size" else [Var(self.take())]
+        args: list[Pattern] = [self.sum()] if name != "size" else [Var(self.take())]
         while self.peek() == ",":
             self.take()
             args.append(self.sum())
@@ -307,8 +302,11 @@ class _Reader:
         return Op(name, tuple(args))
 
 
-def _is_number(x: Pattern) -> bool:
-    return isinstance(x, Sum) and len(x.items) == 1 and x.items[0][1] == Prod(())
+def _as_number(x: Pattern) -> Num | None:
+    """The number that a pattern in parentheses is, if it is one."""
+    if isinstance(x, Sum) and len(x.items) == 1 and x.items[0][1] == Prod(()):
+        return x.items[0][0]
+    return None
 
 
 def parse(text: str) -> Pattern:

@@ -87,7 +87,8 @@ _SEARCH_ROWS = (
           changes_rounding="cancellation between the parts"),
     Axiom("square-of-sum",
           "sum{k}(a... * (p * b + c...)^2) = p * p * sum{k}(a... * b^2)"
-          " + 2 * p * sum{k}(a... * b * (c...)) + sum{k}(a... * (c...)^2)", (), "Mirage A: distribution, twice",
+          " + 2 * p * sum{k}(a... * b * (c...)) + sum{k}(a... * (c...)^2)",
+          (), "Mirage A: distribution, twice",
           wants=("narrower b", "pays b", "first b"),
           changes_rounding="cancellation in the expanded square"),
     Axiom("factor",

@@ -184,10 +184,12 @@ def least_work(graph: EGraph, axes: tuple[Axis, ...], factors: list[Term]) -> in
             free.append(graph.facts(child).free)
             continue
         # names as no program has them, so that binders cannot clash
-        bound = {axis: Axis(f"{axis.name}#{len(summed)}", axis.size) for axis in inner[0][2]}
+        inside: tuple[Axis, ...] = inner[0][2]
+        bound = {axis: Axis(f"{axis.name}#{len(summed)}", axis.size) for axis in inside}
         summed.update(bound.values())
         for x, _ in parts:
-            free.append(frozenset(bound.get(a, a) for a in graph.facts(x).free))
+            own: frozenset[Axis] = graph.facts(x).free
+            free.append(frozenset(bound.get(a, a) for a in own))
     if len(free) > MAX_FACTORS or not free:
         return extent(frozenset[Axis]().union(*free))
     orders = Orders(free, frozenset(summed))

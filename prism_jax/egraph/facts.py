@@ -226,8 +226,9 @@ def of_operator(name: str, parameter: Parameter, args: tuple[Facts, ...], sort: 
         bottom = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
         return Facts(free, REAL, bottom, top, first.nonzero, first.finite)
     if name in ("floor", "ceil"):
-        ends = [getattr(math, name)(x) if math.isfinite(x) else x for x in (low, high)]
-        return Facts(free, REAL, *ends, finite=first.finite)
+        step = math.floor if name == "floor" else math.ceil
+        low, high = (float(step(x)) if math.isfinite(x) else x for x in (low, high))
+        return Facts(free, REAL, low, high, finite=first.finite)
     if name in ("max", "min"):
         pick = max if name == "max" else min
         low, high = pick(a.low for a in args), pick(a.high for a in args)

@@ -27,6 +27,7 @@ holds the reductions met, ``#index`` the sort of their indices if they give indi
 
 
 def depth(pattern: pt.Pattern) -> int:
+    """How many e-nodes deep a pattern reaches below its root."""
     below: list[pt.Pattern] = []
     if isinstance(pattern, pt.Sum):
         below = [x for _, x in pattern.items]
@@ -40,12 +41,18 @@ def depth(pattern: pt.Pattern) -> int:
 
 
 def root_kind(pattern: pt.Pattern) -> str:
-    kinds = {pt.Sum: "sum", pt.Prod: "prod", pt.Op: "op", pt.Red: "reduce"}
-    if type(pattern) not in kinds:
-        raise pt.PatternError(
-            f"{pattern} matches everything: it cannot be the left side of a search rule"
-        )
-    return kinds[type(pattern)]
+    """The kind of e-node that a pattern looks for. Raises PatternError if it matches every kind."""
+    match pattern:
+        case pt.Sum():
+            return "sum"
+        case pt.Prod():
+            return "prod"
+        case pt.Op():
+            return "op"
+        case pt.Red():
+            return "reduce"
+        case _:
+            raise pt.PatternError(f"{pattern} matches everything: no rule can look for it")
 
 
 class Matcher:
@@ -145,7 +152,7 @@ class Matcher:
     ) -> Iterator[Bindings]:
         """Matches the elements of one sum (with its axes) or product against pattern items."""
         segments = [x.name for x, _ in items if isinstance(x, pt.Seg)]
-        single = [(x, n) for x, n in items if not isinstance(x, pt.Seg)]
+        single = [item for item in items if not isinstance(item[0], pt.Seg)]
         if len(single) > len(elements) or (not segments and len(single) != len(elements)):
             return
         yield from self._singles(single, elements, segments, bound, sum_axes)

@@ -195,7 +195,8 @@ def rename(graph: EGraph, identifier: int, mapping: Mapping[Axis, Axis]) -> int:
                 factors = zip(children, head[1], strict=True)
                 return normal.add_product(graph, [(walk(x, moved), e) for x, e in factors])
             case "reduce":
-                _, monoid, axes, index_sort = head
+                monoid, index_sort = head[1], head[3]
+                axes: tuple[Axis, ...] = head[2]
                 bound = _bound_names(axes, graph.facts(children[0]).free, moved)
                 body = walk(
                     children[0], {**{a: b for a, b in moved.items() if a not in axes}, **bound}

@@ -300,10 +300,10 @@ def _power_factors(graph: EGraph, child: int, e: Fraction) -> tuple[Fraction, li
             (Fraction(1), inner, root) if root is not None else (c, child, Fraction(1))
         )
     else:
-        scale = c**e.numerator
-    value = graph.facts(inner).constant
+        scale = Fraction(c**e.numerator)
+    value: Fraction | None = graph.facts(inner).constant
     if value is not None and (value > 0 or (whole and (value != 0 or e > 0))):
-        power = value**e.numerator if whole else exact_root(value, e)
+        power = Fraction(value**e.numerator) if whole else exact_root(value, e)
         if power is not None:
             return scale * power, []
     flat: list[Term] = []
@@ -322,7 +322,7 @@ def exact_root(c: Fraction, e: Fraction) -> Fraction | None:
     up, down = math.isqrt(c.numerator), math.isqrt(c.denominator)
     if up * up != c.numerator or down * down != c.denominator:
         return None
-    return Fraction(up, down) ** e.numerator
+    return Fraction(Fraction(up, down) ** e.numerator)
 
 
 def add_reduce(
