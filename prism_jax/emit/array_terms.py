@@ -34,7 +34,7 @@ from prism_jax.ir.nodes import (
 )
 from prism_jax.ir.ops import MONOIDS, OPS
 
-__all__ = ["Env", "Range", "Terms", "Value"]
+__all__ = ["Env", "Range", "Terms", "Value", "number_text"]
 
 
 @dataclass(frozen=True)
@@ -255,13 +255,17 @@ class Terms:
             live = self.range_of(axis, env).live
             if live is None:
                 continue
-            dims = value.axes if axis in value.axes else (*value.axes, axis)
-            mask = self.align(Value(live, (axis,), "bool"), dims)
-            shown = repr(identity) if not isinstance(identity, float) else f'float("{identity}")'
-            other = f"jnp.asarray({shown}, {value.text}.dtype)"
-            text = f"jnp.where({mask}, {self.align(value, dims)}, {other})"
-            depth = max(value.depth, self.range_of(axis, env).depth)
-            value = self.assign("counted", text, dims, value.dtype, depth)
+            key = ("live", value.text, axis, live, repr(identity))
+            known = self.scope.find(key)
+            if known is None:
+                dims = value.axes if axis in value.axes else (*value.axes, axis)
+                mask = self.align(Value(live, (axis,), "bool"), dims)
+                other = f"jnp.asarray({number_text(identity)}, {value.text}.dtype)"
+                text = f"jnp.where({mask}, {self.align(value, dims)}, {other})"
+                depth = max(value.depth, self.range_of(axis, env).depth)
+                made = self.assign("counted", text, dims, value.dtype, depth)
+                known = self.scope.at(depth).know(key, made)
+            value = known
         return value
 
     # --- reductions -----------------------------------------------------------------------------
@@ -340,6 +344,11 @@ def literal(node: Const) -> str:
     if math.isinf(value):
         return "jnp.inf" if value > 0 else "(-jnp.inf)"
     return repr(value) if value >= 0 and math.copysign(1, value) > 0 else f"({value!r})"
+
+
+def number_text(value: float | int | bool) -> str:
+    """A number as Python text, infinities and NaN included."""
+    return f'float("{value}")' if isinstance(value, float) else repr(value)
 
 
 def short(dtype: str) -> str:

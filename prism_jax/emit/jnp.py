@@ -38,7 +38,7 @@ from typing import Any
 
 from prism_jax.emit import array_access
 from prism_jax.emit.array_terms import Terms
-from prism_jax.emit.names import Names, identifier
+from prism_jax.emit.names import Names
 from prism_jax.emit.scopes import Scope, load_function
 from prism_jax.ir.nodes import Axis, Load, Store, Tensor
 from prism_jax.ir.program import Program, walk
@@ -71,14 +71,18 @@ def emit(program: Program, unroll: int = 0) -> ArrayFunction:
       unroll: longest reduction (of a body that is no product) to be written as a sum of slices,
         which XLA's CPU backend vectorises; 0: none.
     """
-    return _function(program.name, program.inputs, program.outputs, program.compute, unroll)
+    name = Names(RESERVED).new(program.name)
+    return _function(name, program.inputs, program.outputs, program.compute, unroll)
 
 
-def emit_call(call: LibraryCall, compute: str, unroll: int = 0) -> ArrayFunction:
-    """A library call of XLA's own as a function of the tensors that it reads, in order of first
-    use.
+def emit_call(
+    call: LibraryCall, compute: str, unroll: int = 0, name: str | None = None
+) -> ArrayFunction:
+    """A library call of XLA's own as a function (called `name`) of the tensors that it reads, in
+    order of first use.
     """
-    return _function(call.name, call.reads, call.stores, compute, unroll)
+    name = name or Names(RESERVED).new(call.name)
+    return _function(name, call.reads, call.stores, compute, unroll)
 
 
 def axis_order(stores: Sequence[Store]) -> dict[Axis, int]:
@@ -97,8 +101,7 @@ def axis_order(stores: Sequence[Store]) -> dict[Axis, int]:
 def _function(
     name: str, operands: Sequence[Tensor], stores: Sequence[Store], compute: str, unroll: int
 ) -> ArrayFunction:
-    names = Names(RESERVED)
-    function = names.new(name)
+    names = Names((*RESERVED, name))
     tensors = {tensor.name: (names.new(tensor.name), 0) for tensor in operands}
     scope = Scope[Any]()
     terms = Terms(compute, tensors, axis_order(stores), unroll, names, scope)
@@ -123,7 +126,7 @@ def _function(
     parameters = ", ".join(text for text, _ in tensors.values())
     outer = Scope[Any]()
     scope.add(f"return ({', '.join(texts[t.name] for t in results)},)")
-    outer.block(f"def {function}({parameters}):", scope)
+    outer.block(f"def {name}({parameters}):", scope)
     source = f"{HEADER}\n\n{outer.text()}\n"
-    call = load_function(source, function, identifier(name))
+    call = load_function(source, name)
     return ArrayFunction(name, source, call, tuple(operands), results)

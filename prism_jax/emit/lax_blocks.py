@@ -13,35 +13,68 @@ is padded, and nothing outside an array is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from prism_jax.emit import array_access, array_dot
-from prism_jax.emit.array_terms import Env, Range, Terms, Value
-from prism_jax.emit.jnp import RESERVED, ArrayFunction, axis_order
-from prism_jax.emit.names import Names, identifier
+from prism_jax.emit.array_terms import Env, Range, Terms, Value, number_text
+from prism_jax.emit.concrete import concrete
+from prism_jax.emit.jnp import RESERVED, ArrayFunction, axis_order, emit_call
+from prism_jax.emit.names import Names
 from prism_jax.emit.product import factors
 from prism_jax.emit.scopes import Scope, fitted, load_function
 from prism_jax.ir.nodes import REAL, Axis, Carried, Store, Tensor
 from prism_jax.ir.ops import MONOIDS
 from prism_jax.ir.program import walk
-from prism_jax.ir.sgraph import Accumulator, Kernel, Loop
+from prism_jax.ir.sgraph import Accumulator, Kernel, Loop, SGraph
 
-__all__ = ["emit_kernel"]
+__all__ = ["emit", "emit_kernel"]
 
 HEADER = "import jax.numpy as jnp\nimport numpy as np\nfrom jax import lax\n"
 
 
-def emit_kernel(kernel: Kernel, compute: str, unroll: int = 0) -> ArrayFunction:
+def emit(sgraph: SGraph, sizes: Mapping[str, int], unroll: int = 0) -> ArrayFunction:
+    """The whole sGraph as one function of its inputs: its kernels blocked, library calls as jnp.
+
+    Raises:
+      ValueError: a symbol without a size.
+    """
+    graph = concrete(sgraph, sizes)
+    names = Names(RESERVED)
+    main = names.new(graph.name)
+    parts: list[ArrayFunction] = []
+    for node in graph.nodes:
+        name = names.new(f"{node.name}_blocks" if isinstance(node, Kernel) else node.name)
+        if isinstance(node, Kernel):
+            parts.append(emit_kernel(node, graph.compute, unroll, name))
+        else:
+            parts.append(emit_call(node, graph.compute, unroll, name))
+    tensors = (*graph.inputs, *(t for part in parts for t in part.results))
+    local = {t.name: names.new(t.name) for t in tensors}
+    scope, outer = Scope[Any](), Scope[Any]()
+    for part in parts:
+        call = f"{part.name}({', '.join(local[t.name] for t in part.operands)})"
+        scope.add(f"{_tuple([local[t.name] for t in part.results])} = {call}")
+    scope.add(f"return {_tuple([local[t.name] for t in graph.outputs])}")
+    outer.block(f"def {main}({', '.join(local[t.name] for t in graph.inputs)}):", scope)
+    bodies = [part.source[part.source.index("\n\n\n") :].strip("\n") for part in parts]
+    source = "\n\n\n".join([HEADER.strip("\n"), *bodies, outer.text()]) + "\n"
+    return ArrayFunction(main, source, load_function(source, main), graph.inputs, graph.outputs)
+
+
+def emit_kernel(
+    kernel: Kernel, compute: str, unroll: int = 0, name: str | None = None
+) -> ArrayFunction:
     """The kernel as a function of the tensors that it reads, in order of first use.
 
     Args:
       kernel: all its sizes must be numbers (`emit.concrete`).
       compute: dtype of real arithmetic.
       unroll: longest reduction (of a body that is no product) to be written as a sum of slices.
+      name: of the function; by default the kernel's.
     """
-    return _Writer(kernel, compute, unroll).run()
+    return _Writer(kernel, compute, unroll, name or Names(RESERVED).new(kernel.name)).run()
 
 
 @dataclass
@@ -58,10 +91,9 @@ class _State:
 
 
 class _Writer:
-    def __init__(self, kernel: Kernel, compute: str, unroll: int) -> None:
-        self.kernel = kernel
-        self.names = Names(RESERVED)
-        self.function = self.names.new(kernel.name)
+    def __init__(self, kernel: Kernel, compute: str, unroll: int, name: str) -> None:
+        self.kernel, self.function = kernel, name
+        self.names = Names((*RESERVED, name))
         tensors = {t.name: (self.names.new(t.name), 0) for t in kernel.reads}
         order = axis_order(kernel.all_stores)
         self.terms = Terms(compute, tensors, order, unroll, self.names, Scope[Value]())
@@ -115,8 +147,8 @@ class _Writer:
         outer = Scope[Any]()
         outer.block(f"def {self.function}({parameters}):", scope)
         source = f"{HEADER}\n\n{outer.text()}\n"
-        call = load_function(source, self.function, identifier(kernel.name))
-        return ArrayFunction(kernel.name, source, call, kernel.reads, kernel.writes)
+        call = load_function(source, self.function)
+        return ArrayFunction(self.function, source, call, kernel.reads, kernel.writes)
 
     # --- outputs --------------------------------------------------------------------------------
 
@@ -247,8 +279,7 @@ class _Writer:
         monoid = accumulator.monoid.removeprefix("arg")
         identity = MONOIDS[monoid].identity(sort)
         dtype = terms.compute if sort == REAL else sort
-        shown = repr(identity) if not isinstance(identity, float) else f'float("{identity}")'
-        text = f"jnp.full({shape}, {shown}, jnp.{dtype.replace('bool', 'bool_')})"
+        text = f"jnp.full({shape}, {number_text(identity)}, jnp.{dtype.replace('bool', 'bool_')})"
         value = terms.assign(accumulator.name, text, axes, dtype, depth)
         place = None
         if accumulator.index_sort is not None:
@@ -312,10 +343,10 @@ class _Writer:
         for name in accumulator.depends:
             other = known[name]
             identity = MONOIDS[other.accumulator.monoid].identity(REAL)
-            live = replace(other.value, text=f"({other.value.text} != {_number(identity)})")
+            live = replace(other.value, text=f"({other.value.text} != {number_text(identity)})")
             tests.append(terms.align(live, old.axes))
         identity = MONOIDS[accumulator.monoid].identity(accumulator.summand.sort)
-        return f"jnp.where({' & '.join(tests)}, {text}, {_number(identity)})"
+        return f"jnp.where({' & '.join(tests)}, {text}, {number_text(identity)})"
 
     def _step_arg(self, state: _State, loop: Loop, env: Env) -> list[str]:
         """The step's best against the best so far: an earlier index wins ties, a NaN wins all."""
@@ -349,7 +380,3 @@ def _nested(loop: Loop) -> Iterable[Loop]:
 
 def _tuple(names: Sequence[str]) -> str:
     return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
-
-
-def _number(value: float | int | bool) -> str:
-    return f'float("{value}")' if isinstance(value, float) else repr(value)

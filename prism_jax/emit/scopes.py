@@ -107,10 +107,10 @@ def fitted(text: str, width: int = 92) -> list[str]:
     return [text[: start + 1], *inner, ")"]
 
 
-def load_function(text: str, name: str, where: str) -> Callable[..., Any]:
+def load_function(text: str, name: str) -> Callable[..., Any]:
     """The function `name` that the Python source `text` defines; tracebacks show its lines."""
-    filename = f"<prism_jax {where}>"
+    filename = f"<prism_jax {name}>"
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-    namespace: dict[str, Any] = {"__name__": where}
+    namespace: dict[str, Any] = {"__name__": name}
     exec(compile(text, filename, "exec"), namespace)
     return namespace[name]

@@ -7,13 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import numpy as np
 import pytest
 
-from prism_jax.emit import jnp as emit_jnp
 from prism_jax.emit import lax_blocks
-from prism_jax.emit.concrete import concrete
-from prism_jax.ir.sgraph import Kernel
 
 from .graphs import Case, cases
 from .harness import agree, expected, inputs
@@ -23,16 +19,8 @@ ODD = [f"{n}-{c.name}" for n, c in enumerate(cases("float32", big=False))]
 
 
 def run(case: Case, given: dict[str, Any], unroll: int = 0) -> tuple[Any, ...]:
-    graph = concrete(case.sgraph, case.sizes)
-    tensors = dict(given)
-    for node in graph.nodes:
-        if isinstance(node, Kernel):
-            function = lax_blocks.emit_kernel(node, graph.compute, unroll)
-        else:
-            function = emit_jnp.emit_call(node, graph.compute)
-        results = jax.jit(function.call)(*(tensors[t.name] for t in function.operands))
-        tensors |= {t.name: np.asarray(r) for t, r in zip(function.results, results, strict=True)}
-    return tuple(tensors[t.name] for t in case.sgraph.outputs)
+    function = lax_blocks.emit(case.sgraph, case.sizes, unroll)
+    return jax.jit(function.call)(*(given[t.name] for t in case.sgraph.inputs))
 
 
 @pytest.mark.parametrize("number", range(len(EVEN)), ids=EVEN)
