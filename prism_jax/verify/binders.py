@@ -1,0 +1,340 @@
+"""Reductions over bound axes in the normal form, and substitution below binders.
+
+Axioms, for every size of every axis:
+
+    sum_k (a + b) = sum_k a + sum_k b,  sum_k c a = c sum_k a      [k not free in c]
+    sum_i sum_j a = sum_{i,j} a,  (sum_i a)(sum_j b) = sum_{i,j} a b   interchange, splitting
+    sum_s [k in part s] = 1                                           partition of an axis
+    max_k (c + a) = c + max_k a,  max_k (c a) = c max_k a   [c > 0]  monotone maps; min alike
+    max_s max_{k in part s} a = max_k a
+
+A sum over several axes is kept as a product of sums over axes that no factor connects. Bound axes
+are named by nesting depth and by how they occur, so that renamed terms are one term.
+
+>>> from prism_jax.verify.algebra import axis_value, element, times
+>>> i, k, n = Axis("i", 4), Axis("k", 8), Axis("n", 8)
+>>> a = times(element("x", (axis_value(i),)), element("y", (axis_value(k),)))
+>>> b = times(element("x", (axis_value(i),)), element("y", (axis_value(n),)))
+>>> sum_over((k,), a).key == sum_over((n,), b).key
+True
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+
+from prism_jax.ir.nodes import Axis
+from prism_jax.verify.algebra import (
+    Atom,
+    Field,
+    Mono,
+    Poly,
+    Unproven,
+    axis_value,
+    collect,
+    number,
+    of,
+    plus,
+    power,
+    scale,
+    sole_atom,
+    times,
+)
+
+_fresh = itertools.count()
+_OPEN_UP_TO = 3
+_MOST_ORDERS = 720
+
+
+# ---- substitution
+
+
+def substitute(poly: Poly, axes: Mapping[Axis, Poly]) -> Poly:
+    """The polynomial with axes' values replaced."""
+    if not poly.axes & axes.keys():
+        return poly
+    return plus(*(scale(_substitute_mono(m, axes), c) for m, c in poly.terms))
+
+
+def rename(poly: Poly, axes: Mapping[Axis, Axis]) -> Poly:
+    """The polynomial with axes renamed."""
+    return substitute(poly, {a: axis_value(b) for a, b in axes.items()})
+
+
+def _substitute_mono(mono: Mono, axes: Mapping[Axis, Poly]) -> Poly:
+    if not mono.axes & axes.keys():
+        return Poly(((mono, Fraction(1)),))
+    return times(*(power(_substitute_atom(a, axes), e) for a, e in mono.factors))
+
+
+def _substitute_atom(atom: Atom, axes: Mapping[Axis, Poly]) -> Poly:
+    if not atom.axes & axes.keys():
+        return of(atom)
+    if atom.kind == "axis":
+        return axes[_axis(atom.fields[0])]
+    inner = {a: p for a, p in axes.items() if a in atom.axes}
+    return rebuild(atom, lambda p: substitute(p, inner))
+
+
+def replace(poly: Poly, change: Callable[[Atom], Poly | None]) -> Poly:
+    """The polynomial with atoms replaced, outermost first; None keeps an atom and looks inside."""
+
+    def visit(p: Poly) -> Poly:
+        return plus(
+            *(scale(times(*(power(one(a), e) for a, e in m.factors)), c) for m, c in p.terms)
+        )
+
+    def one(atom: Atom) -> Poly:
+        found = change(atom)
+        return found if found is not None else rebuild(atom, visit)
+
+    return visit(poly)
+
+
+def rebuild(atom: Atom, inside: Callable[[Poly], Poly]) -> Poly:
+    """The atom over changed polynomials, in normal form again."""
+    from prism_jax.verify.functions import MAKERS
+
+    if atom.kind == "axis":
+        return of(atom)
+    if atom.kind == "sum":
+        body, bound = _opened(atom)
+        return sum_over(bound, inside(body))
+    if atom.kind == "reduce":
+        body, bound = _opened(atom)
+        return reduce_over(str(atom.fields[0]), bound, inside(body), *atom.fields[2:])
+    fields = tuple(_map(f, inside) for f in atom.fields)
+    maker = MAKERS.get(atom.kind)
+    return maker(*fields) if maker else of(Atom(atom.kind, fields))
+
+
+def _map(field: Field, inside: Callable[[Poly], Poly]) -> Field:
+    if isinstance(field, Poly):
+        return inside(field)
+    if isinstance(field, Mono):
+        return inside(Poly(((field, Fraction(1)),)))
+    if isinstance(field, tuple):
+        return tuple(_map(f, inside) for f in field)
+    if isinstance(field, Axis):
+        changed = sole_atom(inside(axis_value(field)))
+        if changed is None or changed.kind != "axis":
+            raise Unproven(f"axis {field} of a part is not an axis after substitution")
+        return changed.fields[0]
+    return field
+
+
+def _axis(field: Field) -> Axis:
+    assert isinstance(field, Axis)
+    return field
+
+
+def _opened(atom: Atom) -> tuple[Poly, tuple[Axis, ...]]:
+    """The body of a binder with its axes renamed to names that nothing else has."""
+    body = atom.fields[0] if atom.kind == "sum" else atom.fields[1]
+    inside = body if isinstance(body, Poly) else Poly(((_mono(body), Fraction(1)),))
+    names = {a: Axis(f"!{next(_fresh)}", a.size) for a in atom.bound}
+    return rename(inside, names), tuple(names.values())
+
+
+def _mono(field: Field) -> Mono:
+    assert isinstance(field, Mono)
+    return field
+
+
+# ---- sums
+
+
+def sum_over(axes: Sequence[Axis], poly: Poly) -> Poly:
+    """sum over the axes of the polynomial."""
+    return plus(*(scale(_sum_mono(tuple(axes), m), c) for m, c in poly.terms))
+
+
+def _sum_mono(axes: tuple[Axis, ...], mono: Mono) -> Poly:
+    bound = set(axes)
+    for atom, e in mono.factors:  # a sum inside a sum is one sum
+        if atom.kind == "sum" and e.denominator == 1 and 0 < e <= _OPEN_UP_TO and atom.axes & bound:
+            rest = Mono(tuple((a, x) for a, x in mono.factors if a is not atom))
+            total = Poly(((rest, Fraction(1)),))
+            more: tuple[Axis, ...] = ()
+            for _ in range(int(e)):
+                body, fresh = _opened(atom)
+                total, more = times(total, body), (*more, *fresh)
+            return sum_over((*axes, *more), total)
+    factors, axes = _without_parts(list(mono.factors), axes)
+    bound = set(axes)
+    result = [of(a, e) for a, e in factors if not a.axes & bound]
+    inner = [(a, e) for a, e in factors if a.axes & bound]
+    for group in _connected(axes, [a.axes & bound for a, _ in inner]):
+        mine = tuple((a, e) for a, e in inner if a.axes & group)
+        if mine:
+            result.append(of(_sum_atom(tuple(sorted(group)), Mono(mine))))
+        else:
+            result += [_size(a) for a in sorted(group)]
+    return times(*result)
+
+
+def _without_parts(
+    factors: list[tuple[Atom, Fraction]], axes: tuple[Axis, ...]
+) -> tuple[list[tuple[Atom, Fraction]], tuple[Axis, ...]]:
+    """sum over s of [k in part s] is 1, where nothing else mentions s."""
+    for n, (atom, _) in enumerate(factors):
+        if atom.kind == "member":
+            part = _axis(atom.fields[1])
+            others = [a for m, (a, _) in enumerate(factors) if m != n]
+            if part in axes and not any(part in a.axes for a in others):
+                rest = [f for m, f in enumerate(factors) if m != n]
+                return _without_parts(rest, tuple(a for a in axes if a != part))
+    return factors, axes
+
+
+def _size(axis: Axis) -> Poly:
+    return number(axis.size) if isinstance(axis.size, int) else of(Atom("size", (axis.size,)))
+
+
+def _connected(
+    axes: Sequence[Axis], groups: Iterable[frozenset[Axis] | set[Axis]]
+) -> list[set[Axis]]:
+    """The axes in groups that share no factor."""
+    found = [{a} for a in axes]
+    for group in groups:
+        touching = [f for f in found if f & group]
+        merged = set[Axis]().union(*touching)
+        found = [f for f in found if not f & group] + ([merged] if merged else [])
+    return found
+
+
+def _sum_atom(axes: tuple[Axis, ...], mono: Mono) -> Atom:
+    height = 1 + max((a.height for a, _ in mono.factors), default=0)
+    body = Poly(((mono, Fraction(1)),))
+    named, order = _named(axes, body, height)
+    [(inside, _)] = named.terms
+    return Atom("sum", (inside,), order)
+
+
+# ---- other reductions
+
+
+def reduce_over(monoid: str, axes: Sequence[Axis], body: Poly, *more: Field) -> Poly:
+    """Another monoid over the axes: max, min, prod, any, all, argmax, argmin."""
+    axes = tuple(axes)
+    if monoid in ("max", "min"):
+        return _extreme(monoid, axes, body)
+    if monoid in ("argmax", "argmin"):
+        kept = collect((m, c) for m, c in body.terms if m.axes & set(axes))
+        atom, _ = _signed_atom(monoid, axes, scale(kept, 1 / _largest(kept)), more)
+        return of(atom)
+    nested = sole_atom(body)
+    if nested is not None and nested.kind == "reduce" and nested.fields[0] == monoid:
+        inside, fresh = _opened(nested)
+        return reduce_over(monoid, (*axes, *fresh), inside, *more)
+    return of(_reduce_atom(monoid, axes, body, more))
+
+
+def _extreme(monoid: str, axes: tuple[Axis, ...], body: Poly) -> Poly:
+    bound = set(axes)
+    outside = collect((m, c) for m, c in body.terms if not m.axes & bound)
+    inner = collect((m, c) for m, c in body.terms if m.axes & bound)
+    if not inner.terms:
+        return outside
+    lead = _largest(inner)
+    inner = scale(inner, 1 / lead)
+    atom = sole_atom(inner)
+    if atom is not None and atom.kind == "reduce" and atom.fields[0] == monoid:
+        opened, fresh = _opened(atom)
+        return plus(outside, scale(_extreme(monoid, (*axes, *fresh), opened), lead))
+    inner, axes = _whole(inner, axes)
+    used = tuple(a for a in axes if a in inner.axes)  # the maximum of a constant is the constant
+    if not used:
+        return plus(outside, scale(inner, lead))
+    if _mentions_choice(inner):
+        return plus(outside, scale(of(_reduce_atom(monoid, used, inner, ())), lead))
+    made, sign = _signed_atom(monoid, used, inner, ())
+    return plus(outside, scale(of(made), sign * lead))
+
+
+def _largest(poly: Poly) -> Fraction:
+    """The largest coefficient: a positive scale that does not depend on names."""
+    return max((abs(c) for _, c in poly.terms), default=Fraction(1))
+
+
+def _signed_atom(
+    monoid: str, axes: tuple[Axis, ...], body: Poly, more: tuple[Field, ...]
+) -> tuple[Atom, int]:
+    """The reduction, or minus the opposite one of minus the body: whichever has the first key."""
+    opposite = {"max": "min", "min": "max", "argmax": "argmin", "argmin": "argmax"}[monoid]
+    one = _reduce_atom(monoid, axes, body, more)
+    other = _reduce_atom(opposite, axes, scale(body, -1), more)
+    return (one, 1) if one.key < other.key else (other, -1)
+
+
+def _whole(body: Poly, axes: tuple[Axis, ...]) -> tuple[Poly, tuple[Axis, ...]]:
+    """max over s and over k in part s is max over k, where nothing else mentions s."""
+    atom = sole_atom(body)
+    if atom is None or atom.kind != "masked":
+        return body, axes
+    condition = sole_atom(_poly(atom.fields[0]))
+    inside = _poly(atom.fields[1])
+    if condition is not None and condition.kind == "member":
+        part = _axis(condition.fields[1])
+        if part in axes and part not in inside.axes:
+            return _whole(inside, tuple(a for a in axes if a != part))
+    return body, axes
+
+
+def _poly(field: Field) -> Poly:
+    assert isinstance(field, Poly)
+    return field
+
+
+def _mentions_choice(poly: Poly) -> bool:
+    return any(a.kind == "masked" for m, _ in poly.terms for a, _ in m.factors)
+
+
+def _reduce_atom(monoid: str, axes: tuple[Axis, ...], body: Poly, more: tuple[Field, ...]) -> Atom:
+    heights = [a.height for m, _ in body.terms for a, _ in m.factors]
+    named, order = _named(axes, body, 1 + max(heights, default=0))
+    return Atom("reduce", (monoid, named, *more), order)
+
+
+# ---- names of bound axes
+
+
+def _named(axes: tuple[Axis, ...], body: Poly, height: int) -> tuple[Poly, tuple[Axis, ...]]:
+    """The body with its bound axes renamed in an order that depends on how they occur only."""
+    if len(axes) == 1:
+        name = Axis(f"~{height}.0", axes[0].size)
+        return rename(body, {axes[0]: name}), (name,)
+    shapes = {a: (str(a.size), _shape(body, a, frozenset(axes))) for a in axes}
+    ordered = sorted(axes, key=lambda a: shapes[a])
+    ties = [list(g) for _, g in itertools.groupby(ordered, key=lambda a: shapes[a])]
+    if math.prod(math.factorial(len(g)) for g in ties) > _MOST_ORDERS:
+        raise Unproven("too many bound axes occur alike")
+    best: tuple[Poly, tuple[Axis, ...]] | None = None
+    for orders in itertools.product(*(itertools.permutations(g) for g in ties)):
+        order = tuple(a for g in orders for a in g)
+        names = tuple(Axis(f"~{height}.{n}", a.size) for n, a in enumerate(order))
+        found = rename(body, dict(zip(order, names, strict=True)))
+        if best is None or found.key < best[0].key:
+            best = (found, names)
+    assert best is not None
+    return best
+
+
+def _shape(field: Field, axis: Axis, bound: frozenset[Axis]) -> str:
+    """How an axis occurs: the term's text with the axis starred, the other bound ones blanked."""
+    if isinstance(field, Axis):
+        return "*" if field == axis else "?" if field in bound else f"{field.name}:{field.size}"
+    if isinstance(field, Atom | Mono | Poly) and not field.axes & bound:
+        return field.key
+    if isinstance(field, Atom):
+        return f"{field.kind}{_shape(field.fields, axis, bound | set(field.bound))}"
+    if isinstance(field, Mono):
+        return "".join(sorted(f"[{_shape(a, axis, bound)}^{e}]" for a, e in field.factors))
+    if isinstance(field, Poly):
+        return "".join(sorted(f"<{c}{_shape(m, axis, bound)}>" for m, c in field.terms))
+    if isinstance(field, tuple):
+        return "(" + ",".join(_shape(f, axis, bound) for f in field) + ")"
+    return repr(field)

@@ -1,0 +1,299 @@
+"""From nodes of the IR to the normal form of the proof.
+
+In: a node, and what the tensors and accumulators it reads are equal to. Out: a `Poly`. Operators
+are expressed by few: a - b = a + (-1) b, a / b = a b^-1, rsqrt x = x^(-1/2),
+logistic x = (1 + exp(-x))^-1, exp2 x = exp(x log 2), log1p x = log(1 + x), expm1 x = exp x - 1.
+What has no algebra here is an opaque function of its arguments.
+
+>>> from prism_jax.ir.nodes import Const, Pointwise, Tensor
+>>> x = Load(Tensor("x", (), "float32"), ())
+>>> once = Pointwise("div", (Pointwise("div", (Const(1.0), x)), x))
+>>> twice = Pointwise("integer_pow", (x,), -2)
+>>> Normal().poly(once).key == Normal().poly(twice).key
+True
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from prism_jax.ir.nodes import (
+    FLOATS,
+    REAL,
+    Axis,
+    Carried,
+    Const,
+    Index,
+    Iota,
+    Load,
+    Node,
+    Pointwise,
+    Reduce,
+    Tensor,
+)
+from prism_jax.ir.program import walk
+from prism_jax.verify.algebra import (
+    UNIT,
+    Field,
+    Poly,
+    Unproven,
+    absolute,
+    axis_value,
+    constant,
+    element,
+    minus,
+    number,
+    plus,
+    power,
+    scale,
+    times,
+)
+from prism_jax.verify.binders import reduce_over, rename, substitute, sum_over
+from prism_jax.verify.functions import (
+    choose,
+    compare,
+    connective,
+    exponential,
+    extreme,
+    function,
+    indicator,
+    infinity,
+    ln2,
+    logarithm,
+    negation,
+)
+from prism_jax.verify.residues import rational
+
+FINITE = "values that are compared with an infinity to see whether a part is live are finite"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a tensor is: `value` over one formal axis per digit of each dimension.
+
+    `layout` gives, per dimension, the digits (coefficient, formal axis) of its index.
+    """
+
+    layout: tuple[tuple[tuple[int, Axis], ...], ...]
+    value: Poly
+
+    def at(self, indices: list[Poly], tensor: Tensor) -> Poly:
+        """The element at these indices."""
+        axes: dict[Axis, Poly] = {}
+        for digits, index in zip(self.layout, indices, strict=True):
+            if len(digits) == 1:
+                axes[digits[0][1]] = index
+            else:
+                axes |= _digits(digits, index, tensor)
+        return substitute(self.value, axes)
+
+
+def _digits(digits: tuple[tuple[int, Axis], ...], index: Poly, tensor: Tensor) -> dict[Axis, Poly]:
+    """The axes of an index that is written like the store's: one axis for each digit."""
+    found: dict[int, Poly] = {}
+    for mono, c in index.terms:
+        if len(mono.factors) != 1 or mono.factors[0][0].kind != "axis" or c.denominator != 1:
+            raise Unproven(f"{tensor.name} is read by an index unlike the one it is written by")
+        found[int(c)] = Poly(((mono, Fraction(1)),))
+    if set(found) != {c for c, _ in digits}:
+        raise Unproven(f"{tensor.name} is read by an index unlike the one it is written by")
+    return {axis: found[c] for c, axis in digits}
+
+
+@dataclass
+class Normal:
+    """Normalises nodes. `carried` are values of accumulators by (name, phase), as definitions."""
+
+    tensors: dict[str, Definition] = field(default_factory=dict[str, Definition])
+    carried: dict[tuple[str, str], Definition] = field(
+        default_factory=dict[tuple[str, str], Definition]
+    )
+    assumptions: set[str] = field(default_factory=set[str])
+    _memo: dict[Node, Poly] = field(default_factory=dict[Node, Poly])
+
+    def forget(self) -> None:
+        """Must be called when `carried` changes."""
+        self._memo.clear()
+
+    def poly(self, root: Node) -> Poly:
+        """The normal form of a node."""
+        for node in walk([root]):
+            if node not in self._memo:
+                self._memo[node] = self._poly(node)
+        return self._memo[root]
+
+    def index(self, index: Index) -> Poly:
+        """The normal form of an index."""
+        parts = [number(index.offset)]
+        for term, c in index.terms:
+            value = axis_value(term) if isinstance(term, Axis) else self.poly(term)
+            parts.append(scale(value, c))
+        return plus(*parts)
+
+    def _poly(self, node: Node) -> Poly:
+        match node:
+            case Const():
+                return _const(node)
+            case Iota():
+                return axis_value(node.axis)
+            case Load():
+                return self._load(node)
+            case Carried():
+                return self._carried(node)
+            case Reduce():
+                return self._reduce(node)
+            case Pointwise():
+                alive = self._alive(node)
+                return alive if alive is not None else self._pointwise(node)
+            case _:
+                raise Unproven(f"a node of kind {type(node).__name__}")
+
+    def _load(self, node: Load) -> Poly:
+        indices = [self.index(i) for i in node.index]
+        made = self.tensors.get(node.tensor.name)
+        fill = self._memo[node.fill] if node.fill is not None else number(0)
+        if made is not None:
+            value = made.at(indices, node.tensor)
+            if not node.guard:
+                return value
+            inside: list[Poly] = []
+            for guard in node.guard:
+                where = self.index(guard.index)
+                inside.append(compare("le", number(guard.low), where, True))
+                inside.append(compare("lt", where, number(guard.high), True))
+            return choose(connective("and", *inside), value, fill)
+        if not node.guard:
+            return element(node.tensor.name, indices)
+        guards: tuple[Field, ...] = tuple((self.index(g.index), g.low, g.high) for g in node.guard)
+        return element(node.tensor.name, indices, guards, fill)
+
+    def _carried(self, node: Carried) -> Poly:
+        found = self.carried.get((node.accumulator, node.phase))
+        if found is None:
+            raise Unproven(
+                f"{node.accumulator} is read in phase {node.phase}, where it has no value"
+            )
+        own = [digits[0][1] for digits in found.layout]
+        if [a.name for a in own] != [a.name for a in node.axes]:
+            raise Unproven(f"{node.accumulator} is read with other axes than it has")
+        return rename(found.value, dict(zip(own, node.axes, strict=True)))
+
+    def _reduce(self, node: Reduce) -> Poly:
+        body = self._memo[node.body]
+        if node.monoid == "sum":
+            return sum_over(node.axes, body)
+        more = (node.index_sort,) if node.index_sort else ()
+        return reduce_over(node.monoid, node.axes, body, *more)
+
+    def _alive(self, node: Pointwise) -> Poly | None:
+        """where(part != -inf, t, neutral) is t: a dead part contributes nothing."""
+        if node.op != "where":
+            return None
+        test, value, other = node.args
+        if not (isinstance(test, Pointwise) and test.op == "ne" and isinstance(other, Const)):
+            return None
+        part, bound = test.args
+        if not (isinstance(part, Load) and part.tensor.name in self.tensors):
+            return None
+        if not (isinstance(bound, Const) and math.isinf(float(bound.value))):
+            return None
+        if other.value != 0 and other.value != bound.value:
+            return None
+        self.assumptions.add(FINITE)
+        return self._memo[value]
+
+    def _pointwise(self, node: Pointwise) -> Poly:
+        args = [self._memo[a] for a in node.args]
+        real = node.args[0].sort == REAL
+        if node.op in _RINGS:
+            return _ring(node.op, args)
+        if node.op in ("lt", "le", "gt", "ge", "eq", "ne"):
+            return compare(node.op, args[0], args[1], node.args[0].sort not in (REAL, "bool"))
+        if node.op == "where":
+            if node.sort == "bool":
+                return function("where", "", *args)
+            return choose(*args)
+        if node.op in ("max", "min"):
+            return extreme(node.op, args[0], args[1])
+        if node.op in ("and", "or", "xor", "not") and node.sort == "bool":
+            return negation(args[0]) if node.op == "not" else connective(node.op, *args)
+        if node.op == "cast":
+            return _cast(node, args[0])
+        if real:
+            return _real(node, args)
+        return function(node.op, repr(node.parameter), *args)
+
+
+_RINGS = ("add", "sub", "mul", "neg")
+
+
+def _const(node: Const) -> Poly:
+    if node.sort != REAL:
+        return number(int(node.value))
+    value = float(node.value)
+    if math.isnan(value):
+        raise Unproven("a NaN")
+    if math.isinf(value):
+        return infinity(1 if value > 0 else -1)
+    for exact, whole in ((math.log(2.0), Fraction(1)), (1 / math.log(2.0), Fraction(-1))):
+        ratio = Fraction(value / exact).limit_denominator(4096)
+        if ratio and abs(value / exact - ratio) < 1e-14 * abs(ratio):
+            return scale(power(ln2(), whole), ratio)
+    return number(rational(value))
+
+
+def _ring(op: str, args: list[Poly]) -> Poly:
+    match op:
+        case "add":
+            return plus(*args)
+        case "sub":
+            return minus(args[0], args[1])
+        case "mul":
+            return times(*args)
+        case _:
+            return scale(args[0], -1)
+
+
+def _cast(node: Pointwise, arg: Poly) -> Poly:
+    source, target = node.args[0].sort, str(node.parameter)
+    if source == "bool":
+        return indicator(arg)
+    if source == REAL:
+        return function("cast", target, arg)
+    if target in FLOATS or target == source:
+        exact = all(a.kind == "axis" for m, _ in arg.terms for a, _ in m.factors)
+        return arg if exact else function("cast", target, arg)
+    return function("cast", target, arg)
+
+
+def _real(node: Pointwise, args: list[Poly]) -> Poly:
+    x = args[0]
+    match node.op:
+        case "div":
+            return times(x, power(args[1], Fraction(-1)))
+        case "integer_pow" if isinstance(node.parameter, int):
+            return power(x, Fraction(node.parameter))
+        case "sqrt":
+            return power(x, Fraction(1, 2))
+        case "rsqrt":
+            return power(x, Fraction(-1, 2))
+        case "pow" if (exponent := constant(args[1])) is not None:
+            return power(x, exponent)
+        case "exp":
+            return exponential(x)
+        case "exp2":
+            return exponential(times(x, ln2()))
+        case "expm1":
+            return minus(exponential(x), UNIT)
+        case "log":
+            return logarithm(x)
+        case "log1p":
+            return logarithm(plus(UNIT, x))
+        case "logistic":
+            return power(plus(UNIT, exponential(scale(x, -1))), Fraction(-1))
+        case "abs":
+            return absolute(x)
+        case _:
+            return function(node.op, repr(node.parameter), *args)
