@@ -30,7 +30,7 @@ from prism_jax.options import Options, current, expect, untraced
 from prism_jax.report import Bisection, Report
 from prism_jax.trace import trace
 
-for _file in (__file__, pipeline.__file__):
+for _file in (__file__, compat.__file__, pipeline.__file__):
     compat.hide_frames(_file)
 
 #: Where a function keeps the wrappers made of it, and a wrapper what it does.

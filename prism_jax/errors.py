@@ -52,8 +52,11 @@ class PrismWarning(_Sentence, UserWarning):
 
 
 def _did_you_mean(name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
+    # A prefix that all names share makes no two of them alike.
+    shared = next((n for n, c in enumerate(zip(name, *known, strict=False)) if len(set(c)) > 1), 0)
+    endings = {one[shared:]: one for one in known}
+    close = difflib.get_close_matches(name[shared:], endings, n=1)
+    return f"; did you mean {endings[close[0]]!r}?" if close else "."
 
 
 class UnknownOptionError(PrismError, TypeError):

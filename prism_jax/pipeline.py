@@ -48,11 +48,12 @@ def plan(region: Any, device: Any, options: Options, stages: Stages) -> Outcome:
     program, log = region.program, StageLog()
     try:
         found = log.run("explore", stages.explore, program, device, options)
-        chosen = log.run("instantiate", stages.instantiate, region, found, device, options)
-        emitted = log.run("emit", stages.emit, chosen.plan) if chosen.plan is not None else None
+        chosen: Any = log.run("instantiate", stages.instantiate, region, found, device, options)
+        built = log.run("emit", stages.emit, chosen) if chosen.plan is not None else None
     except StageFailure as failure:
         return Outcome(None, log.report(region.name, program, failure), failure)
-    return Outcome(_executable(chosen.plan, emitted), log.report(region.name, program))
+    runs = Executable(chosen.plan.digest, chosen.plan.backend, built.call) if built else None
+    return Outcome(runs, log.report(region.name, program))
 
 
 # -- what goes through the two functions above -----------------------------------------------------
@@ -63,7 +64,7 @@ class Stages:
     """The rooms that the pipeline calls, so that a test can put others in their place.
 
     `extract` returns steps: what has a `program` is a region, what has `eqns` is left alone.
-    `instantiate` emits, verifies and measures candidates; it returns the `plan` that won, or None.
+    `instantiate` builds, verifies and measures candidates; it returns the `plan` that won, or None.
     """
 
     device: Callable[[Options], Any]  # -> Device
@@ -71,7 +72,7 @@ class Stages:
     inside: Callable[[compat.JaxprEqn, Callable[..., Any]], compat.JaxprEqn]
     explore: Callable[[Any, Any, Options], Any]  # Program, Device -> SearchResult
     instantiate: Callable[[Any, Any, Any, Options], Any]  # Region, SearchResult, Device -> Outcome
-    emit: Callable[[Any], Any]  # Plan -> Emitted
+    emit: Callable[[Any], Any]  # instantiate's Outcome -> Built: a function, and its source
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,6 @@ class Outcome:
     runs: Executable | None
     report: RegionReport
     failure: StageFailure | None = None
-
-
-def _executable(chosen: Any, emitted: Any) -> Executable | None:
-    return Executable(chosen.digest, chosen.backend, emitted.call) if chosen is not None else None
 
 
 # -- one step of a program -------------------------------------------------------------------------
@@ -206,7 +203,7 @@ def listening(only: frozenset[int] | None = None) -> Generator[Journal]:
 @functools.cache
 def default_stages() -> Stages:
     """The rooms of this package, imported when the first function is rewritten."""
-    from prism_jax import device, emit, explore, extract
+    from prism_jax import device, explore, extract
     from prism_jax.launch import rooms
 
     def row(options: Options) -> device.Device:
@@ -218,5 +215,5 @@ def default_stages() -> Stages:
         inside=extract.rewrite_subjaxprs,
         explore=explore.explore,
         instantiate=rooms.choose,
-        emit=emit.emit,
+        emit=lambda outcome: outcome.function,
     )

@@ -119,8 +119,8 @@ def _instantiate(region: StubRegion, found: Any, device: Any, options: Any) -> A
     return SimpleNamespace(plan=plan, tried=(row,), evidence="none needed", reference=4e-6)
 
 
-def _emit(plan: StubPlan) -> Any:
-    return SimpleNamespace(call=plan.call, source="# the region itself", kernels=())
+def _emit(outcome: Any) -> Any:
+    return SimpleNamespace(call=outcome.plan.call, source="# the region itself")
 
 
 STUB = pipeline.Stages(

@@ -1,8 +1,9 @@
-"""How the pipeline instantiates: what it lends to `instantiate` (emitter, clocks, checker).
+"""How the pipeline instantiates: what it lends to `instantiate` (builder, clocks, checker).
 
-In: a region, what the search found for it, a device, options. Out: `instantiate`'s outcome.
-Measuring and testing run aside from the function being traced (a thread of its own), so nothing of
-theirs is recorded in it. Invariant: nothing is measured where `options.tune` is "off".
+In: a region, what the search found for it, a device, options. Out: `instantiate`'s outcome, whose
+`function` runs the plan. Compiling, measuring and testing run aside from the function being traced
+(a thread of its own), so nothing of theirs is recorded in it. Invariant: nothing is measured where
+`options.tune` is "off".
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from prism_jax import compat, emit, instantiate
+from prism_jax import compat, instantiate
 from prism_jax.device import Device
 from prism_jax.explore import SearchResult
-from prism_jax.ir.nodes import Tensor
+from prism_jax.ir.sgraph import SGraph
+from prism_jax.launch.build import Builder
+from prism_jax.measure.clock import kernel_seconds, random_inputs
 from prism_jax.options import Options
 from prism_jax.verify import contract
 
 Function = Callable[..., Sequence[Any]]
 
-#: Rounds of a paired measurement, and the time that one round takes at least.
+#: Rounds of a paired measurement, and the seconds that one round takes at least.
 ROUNDS, ROUND_SECONDS = 9, 0.01
 
 
@@ -36,61 +37,23 @@ def choose(region: Any, found: SearchResult, device: Device, options: Options) -
     def reference(*args: Any) -> list[Any]:
         return compat.evaluate(closed, *args)
 
-    inputs = program.inputs
+    def clock(functions: Sequence[Function], sgraph: SGraph) -> list[float | Exception]:
+        return kernel_seconds(functions, random_inputs(sgraph.inputs))
 
     def pair(ours: Function, theirs: Function) -> tuple[float, float, float, float]:
-        arrays = random_inputs(inputs)
-        return paired(jax.jit(ours), jax.jit(theirs), arrays)
-
-    def clock(function: Function, sgraph: Any) -> float:
-        run = jax.jit(function)
-        arrays = random_inputs(sgraph.inputs)
-        count = _calls(run, arrays)
-        return min(_seconds(run, arrays, count) for _ in range(3))
+        return paired(jax.jit(ours), jax.jit(theirs), random_inputs(program.inputs))
 
     def verify(plan: Any, function: Function) -> tuple[bool, float, str, object]:
         del plan
         checked = contract.check(
             program, jax.jit(reference), jax.jit(function), accuracy=options.accuracy
         )
-        return checked.passed, checked.worst, str(checked), checked
+        return checked.passed, checked.worst, checked.reason, checked
 
-    judge = instantiate.Judge(clock, pair, verify)
+    judge, builder = instantiate.Judge(clock, pair, verify), cast(Any, Builder(device))
     return compat.aside(
-        lambda: instantiate.choose(program, found, device, options, Emitter(), reference, judge)
+        lambda: instantiate.choose(program, found, device, options, builder, reference, judge)
     )
-
-
-class Emitter:
-    """Plans as functions; a plan that cannot be emitted becomes the sentence that says why."""
-
-    def functions(self, plans: Sequence[Any], deadline: float) -> list[Function | str]:
-        """One function or sentence per plan; what is not reached before the deadline is refused."""
-        return [self._one(plan, deadline) for plan in plans]
-
-    def _one(self, plan: Any, deadline: float) -> Function | str:
-        if time.monotonic() > deadline:
-            return "not emitted: no time left"
-        try:
-            return emit.emit(plan).call
-        except Exception as error:
-            return f"not emitted: {type(error).__name__}: {error}"
-
-
-def random_inputs(tensors: Sequence[Tensor], seed: int = 0) -> list[jax.Array]:
-    """Arrays to measure with: normal floats, small non-negative integers, booleans."""
-    rng = np.random.default_rng(seed)
-    return [jnp.asarray(_random(rng, tensor)) for tensor in tensors]
-
-
-def _random(rng: np.random.Generator, tensor: Tensor) -> Any:
-    shape = tuple(int(size) for size in tensor.shape)
-    dtype = jnp.dtype(tensor.dtype)
-    if dtype == jnp.bool_:
-        return rng.integers(0, 2, shape).astype(bool)
-    if jnp.issubdtype(dtype, jnp.integer):
-        return rng.integers(0, 2, shape).astype(dtype)
-    return rng.standard_normal(shape, np.float32).astype(dtype)
 
 
 def paired(
@@ -107,13 +70,12 @@ def paired(
         for _ in range(ROUNDS)
     ]
     ratios = sorted(first / second for first, second in rounds)
-    # Order statistics: for 9 draws the 2nd and 8th enclose the median with 96 % confidence.
-    low, high = ratios[1], ratios[-2]
     return (
         statistics.median(first for first, _ in rounds),
         statistics.median(second for _, second in rounds),
-        low,
-        high,
+        # Of nine draws, the second and the eighth enclose the median with 96 % confidence.
+        ratios[1],
+        ratios[-2],
     )
 
 
