@@ -27,7 +27,7 @@ L2_SHARE = 2 / 3
 BLOCK_BANDWIDTH_SHARE = 1.5
 DOT_SHARE = 0.8
 OVERLAP = 0.85
-CPU_STEP_S = 0.5e-6
+CPU_STEP_S = 25e-6
 """Constants of the estimate, fitted to 4,655 measured (kernel, sizes, schedule) triples of 74 kernels on an H100: the first choice
 is within 1.15x of the best measured one in geometric mean. A block draws `STEP_BYTES_PER_S` and pays `STEP_S` in every step, a wave
 of blocks pays `WAVE_S`; one multiprocessor alone can draw `BLOCK_BANDWIDTH_SHARE` times its even share of the memory's bandwidth."""
@@ -59,7 +59,7 @@ def estimate(form: Form, device: Device) -> Column:
     share = np.minimum(1.0, blocks / device.sm_count)
     memory, work = _memory(form, device, share), _work(form, device, share)
     if device.kind == "cpu":
-        latency = np.asarray(form.steps) * blocks * CPU_STEP_S / device.sm_count
+        latency = np.maximum(1.0, np.asarray(form.steps)) * blocks * CPU_STEP_S  # a loop of lax runs step by step
         return np.maximum(memory, work) + latency + device.launch_s
     shared = device.smem_per_block / np.maximum(1.0, STAGES * np.asarray(form.operands, np.float64))
     registers = 4.0 * device.regs_per_sm / np.maximum(1.0, 4.0 * np.asarray(form.accumulators + form.widest, np.float64))

@@ -70,25 +70,30 @@ class KernelCoster:
         if key not in self.known:
             found: dict[str, Costed] = {}
             for roles in mappings(stores):
-                for fuse in (True, False):
-                    for costed in self._kernels(name, stores, roles, fuse):
-                        same = repr([_shape(n) for n in costed.nodes])
-                        if same not in found or costed.estimate < found[same].estimate:
-                            found[same] = costed
+                for costed in self._fusions(name, stores, roles):
+                    same = repr([_shape(n) for n in costed.nodes])
+                    if same not in found or costed.estimate < found[same].estimate:
+                        found[same] = costed
             self.counts.structures += len(found)
             self.known[key] = _diverse(sorted(found.values(), key=lambda c: (c.estimate, c.why)), OPTIONS)
         return self.known[key]
 
-    def _kernels(
-        self, name: str, stores: tuple[Store, ...], roles: dict[Axis, str], fuse: bool
-    ) -> Iterable[Costed]:
-        self.counts.kernels += 1
-        builder = KernelBuilder(name, stores, roles, fuse)
-        try:
-            kernel = builder.build()
-        except Unfit:
-            self.counts.unfit += 1
-            return
+    def _fusions(self, name: str, stores: tuple[Store, ...], roles: dict[Axis, str]) -> Iterable[Costed]:
+        """The kernel with cascades, and without them where that is another kernel."""
+        seen: list[Kernel] = []
+        for fuse in (True, False):
+            self.counts.kernels += 1
+            builder = KernelBuilder(name, stores, roles, fuse)
+            try:
+                kernel = builder.build()
+            except Unfit:
+                self.counts.unfit += 1
+                continue
+            if kernel not in seen:
+                seen.append(kernel)
+                yield from self._whole_and_split(builder, kernel)
+
+    def _whole_and_split(self, builder: KernelBuilder, kernel: Kernel) -> Iterable[Costed]:
         why = _words(kernel)
         whole = self._cost((kernel,), why)
         if whole is not None:
@@ -178,8 +183,11 @@ def reductions(program: Program) -> tuple[Reduce, ...]:
     return tuple(found.values())
 
 
-def targets(program: Program, materialised: frozenset[Node]) -> tuple[Target, ...]:
-    """The stores of a partition in execution order; `materialised` holds canonical reductions (see `ir.rewrite.canonical`)."""
+def targets(program: Program, materialised: frozenset[Node], names: dict[Node, str]) -> tuple[Target, ...]:
+    """The stores of a partition in execution order; `materialised` holds canonical reductions (see `ir.rewrite.canonical`).
+
+    `names` gives a canonical reduction the same tensor name in every partition of every form, so that equal kernels are equal.
+    """
     tensors: dict[Node, Tensor] = {}
     made: list[Target] = []
     memo: dict[Node, Node] = {}
@@ -198,7 +206,8 @@ def targets(program: Program, materialised: frozenset[Node]) -> tuple[Target, ..
         if key not in tensors:
             value = Reduce(node.monoid, node.axes, visit(node.body), node.precision, node.index_sort)
             dtype = _kept_dtype(node, program.compute)
-            tensors[key] = Tensor(f"t{len(tensors)}", tuple(a.size for a in axes), dtype)
+            name = names.setdefault(key, f"t{len(names)}")
+            tensors[key] = Tensor(name, tuple(a.size for a in axes), dtype)
             made.append(_target(Store(tensors[key], tuple(at(a) for a in axes), value)))
         return Load(tensors[key], tuple(at(a) for a in axes))
 
@@ -284,6 +293,16 @@ def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed
     return Costed((LibraryCall(name, "xla", stores),), floor, max(total, floor), (), "XLA")
 
 
+def traffic_floor(stores: tuple[Store, ...], device: Device) -> float:
+    """Seconds that any launch for these stores takes: it writes them, reads once what they are made of, and is launched."""
+    written = sum(math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype) for s in stores)
+    read: dict[Tensor, float] = {}
+    for node in walk(s.value for s in stores):
+        if isinstance(node, Load):
+            read[node.tensor] = max(read.get(node.tensor, 0.0), _bytes(node))
+    return (written + sum(read.values())) / device.dram_bytes_per_s + device.launch_s
+
+
 def _leaves(roots: list[Node]) -> list[Load | Reduce]:
     """The loads and the reductions that terms are made of, without what is inside those reductions."""
     found: dict[Load | Reduce, None] = {}
@@ -316,4 +335,4 @@ def _bytes(load: Load | Reduce) -> float:
     return float(min(whole, once) * width(load.tensor.dtype))
 
 
-__all__ = ["Costed", "Counts", "KernelCoster", "Target", "groups", "library_cost", "reductions", "targets"]
+__all__ = ["Costed", "Counts", "KernelCoster", "Target", "groups", "library_cost", "reductions", "targets", "traffic_floor"]

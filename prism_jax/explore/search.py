@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from prism_jax.device import Device
-from prism_jax.explore.partition import Costed, Counts, KernelCoster, groups, library_cost, reductions, targets
+from prism_jax.explore.partition import Costed, Counts, KernelCoster, groups, library_cost, reductions, targets, traffic_floor
 from prism_jax.explore.result import Candidate, Certificate, SearchResult
 from prism_jax.ir.forms import width
 from prism_jax.ir.nodes import Node
@@ -23,6 +23,10 @@ from prism_jax.ir.rewrite import canonical
 from prism_jax.ir.sgraph import GridAxis, Kernel, LibraryCall, Loop, SGraph
 
 EXHAUSTIVE_UP_TO = 6
+WORTH = 1.5
+"""A partition is cut where the traffic that it cannot avoid takes this many times the best estimate so far: the margin is for what the
+model does not know, and since it is a model's value that cuts, the certificate counts these cuts as heuristic."""
+
 KEEP = 64
 
 
@@ -45,21 +49,20 @@ def search(program: Program, forms: Sequence[Form], device: Device, seconds: flo
     found: list[Candidate] = []
     stop, heuristic = "complete", 0
     complete = True
+    coster, names = KernelCoster(device, program.compute, counts), dict[Node, str]()
     try:
         for form in forms:
             found.append(_by_library(program, form, device))
-            if device.kind == "gpu" or device.kind == "cpu":
-                coster = KernelCoster(device, program.compute, counts)
-                partitions, all_of_them = _partitions(form.program)
-                complete = complete and all_of_them
-                for candidate in _structures(program, form, coster, partitions, device):
-                    if time.perf_counter() - started > seconds:
-                        raise _Deadline
-                    found.append(candidate)
+            partitions, all_of_them = _partitions(form.program)
+            complete = complete and all_of_them
+            for candidate in _structures(program, form, coster, partitions, names, device):
+                if time.perf_counter() - started > seconds:
+                    raise _Deadline
+                found.append(candidate)
     except _Deadline:
         stop, complete = "time budget", False
     kept, lost = _ranked(found)
-    heuristic += lost
+    heuristic += lost + counts.cut_by_bound
     counts.duplicates = len(found) - len(kept) - lost
     floor = physical_floor(program, device)
     best = min(c.bound for c in found)
@@ -103,20 +106,26 @@ def _local(keys: list[Node]) -> Iterator[frozenset[Node]]:
 
 
 def _structures(
-    program: Program, form: Form, coster: KernelCoster, partitions: Iterable[frozenset[Node]], device: Device
-) -> Iterator[Candidate]:
+    program: Program, form: Form, coster: KernelCoster, partitions: Iterable[frozenset[Node]],
+    names: dict[Node, str], device: Device,
+) -> Iterator[Candidate]:  # fmt: skip
     """For every partition, the best ways to compute its groups."""
+    best = math.inf
     for materialised in partitions:
         coster.counts.partitions += 1
-        made = targets(form.program, materialised)
+        together = groups(form.program, targets(form.program, materialised, names))
+        if sum(traffic_floor(group, device) for group in together) > WORTH * best:
+            coster.counts.cut_by_bound += 1
+            continue
         options: list[tuple[Costed, ...]] = []
-        for group in groups(form.program, made):
+        for group in together:
             name = f"{form.program.name}_{group[0].tensor.name}" if materialised else form.program.name
             ours = coster.options(name, group)
             library = (library_cost(name, group, device),) if materialised else ()
             options.append((*ours, *library))
         if not all(options):
             continue
+        best = min(best, sum(min(c.estimate for c in group) for group in options))
         for chosen in _cheapest(options):
             if any(isinstance(n, Kernel) for c in chosen for n in c.nodes):
                 yield _candidate(program, form, chosen, " | ".join(c.why for c in chosen))

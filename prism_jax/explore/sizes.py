@@ -29,12 +29,20 @@ from prism_jax.ir.sgraph import Kernel
 
 Table = dict[str, npt.NDArray[np.int64]]
 
-MAX_GRID_TILE = 256
 MAX_LOOP_TILE = 4096
 MIN_LOOP_TILE = 16
 MAX_SPLIT = 64
-MAX_TILE = 49152
 MAX_BLOCKS = 2**24
+
+
+def largest_grid_tile(device: Device) -> int:
+    """A block's share of one axis: a matrix unit's few tiles, or on a CPU what keeps the loop over blocks short."""
+    return 256 if device.kind == "gpu" else 4096
+
+
+def largest_tile(device: Device) -> int:
+    """Elements that one block's accumulators and its largest intermediate may have: registers, or a core's cache."""
+    return 49152 if device.kind == "gpu" else device.smem_per_block // 4
 
 
 def power_of_two(size: int) -> int:
@@ -62,7 +70,7 @@ def batch_axes(kernel: Kernel) -> frozenset[Axis]:
     return frozenset(found - loops)
 
 
-def choices(kernel: Kernel) -> dict[str, list[int]]:
+def choices(kernel: Kernel, device: Device) -> dict[str, list[int]]:
     """The values that each symbol may take."""
     found: dict[str, list[int]] = {}
     batch = batch_axes(kernel)
@@ -72,7 +80,7 @@ def choices(kernel: Kernel) -> dict[str, list[int]]:
 
     for grid in kernel.grid:
         if isinstance(grid.tile, str):
-            top = 1 if grid.axis in batch else min(MAX_GRID_TILE, power_of_two(extent(grid.axis.size)))
+            top = 1 if grid.axis in batch else min(largest_grid_tile(device), power_of_two(extent(grid.axis.size)))
             found[grid.tile] = [1 << n for n in range(top.bit_length())]
     for loop in kernel.all_loops:
         if isinstance(loop.tile, str):
@@ -88,7 +96,7 @@ def choices(kernel: Kernel) -> dict[str, list[int]]:
 
 def table(kernel: Kernel, device: Device, limit: int = 200_000) -> Table:
     """Every legal assignment of the kernel's symbols, at most `limit` (the coarsest loop tiles are dropped first)."""
-    values = choices(kernel)
+    values = choices(kernel, device)
     names = sorted(values)
     while np.prod([len(values[n]) for n in names]) > limit:
         longest = max(names, key=lambda n: len(values[n]))
@@ -100,7 +108,7 @@ def table(kernel: Kernel, device: Device, limit: int = 200_000) -> Table:
 def legal(form: Form, device: Device, rows: int) -> npt.NDArray[np.bool_]:
     """Which assignments fit: accumulators and the largest intermediate tile in registers, one step's operands on chip."""
     fits = np.ones(rows, np.bool_)
-    fits &= np.asarray(form.accumulators + form.widest) <= MAX_TILE
+    fits &= np.asarray(form.accumulators + form.widest) <= largest_tile(device)
     fits &= 2 * np.asarray(form.operands) <= device.smem_per_block  # two steps in flight at least
     fits &= np.asarray(form.blocks) <= MAX_BLOCKS
     return fits
