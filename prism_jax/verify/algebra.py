@@ -42,6 +42,12 @@ class Unproven(Exception):
     """The proof stops here; the message says at what."""
 
 
+class Illegal(Unproven):
+    """The sGraph breaks a rule (a race, an obligation of a cascade): it is refused, not only
+    unproved.
+    """
+
+
 Field: TypeAlias = "str | int | Axis | Atom | Mono | Poly | tuple[Field, ...]"
 
 
@@ -248,8 +254,10 @@ def minus(a: Poly, b: Poly) -> Poly:
 
 def times(*polys: Poly) -> Poly:
     """The product, expanded."""
-    result = UNIT
-    for poly in polys:
+    if not polys:
+        return UNIT
+    result = polys[0]
+    for poly in polys[1:]:
         result = _times(result, poly)
     return result
 
@@ -265,6 +273,9 @@ def _times(a: Poly, b: Poly) -> Poly:
         raise Unproven("arithmetic with an infinity")
     if len(a.terms) * len(b.terms) > MOST_TERMS:
         raise Unproven(f"a product expands to more than {MOST_TERMS} terms")
+    if len(a.terms) == len(b.terms) == 1:
+        (m, c), (n, d) = a.terms[0], b.terms[0]
+        return scale(product(m, n), c * d)
     parts = [(product(m, n), c * d) for m, c in a.terms for n, d in b.terms]
     return collect((m, c * d) for p, c in parts for m, d in p.terms)
 

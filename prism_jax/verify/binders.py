@@ -45,6 +45,7 @@ from prism_jax.verify.algebra import (
 )
 
 _fresh = itertools.count()
+_NO_AXIS = Axis("", 0)
 _OPEN_UP_TO = 3
 _MOST_ORDERS = 720
 
@@ -67,7 +68,9 @@ def rename(poly: Poly, axes: Mapping[Axis, Axis]) -> Poly:
 def _substitute_mono(mono: Mono, axes: Mapping[Axis, Poly]) -> Poly:
     if not mono.axes & axes.keys():
         return Poly(((mono, Fraction(1)),))
-    return times(*(power(_substitute_atom(a, axes), e) for a, e in mono.factors))
+    kept = Mono(tuple((a, e) for a, e in mono.factors if not a.axes & axes.keys()))
+    changed = [power(_substitute_atom(a, axes), e) for a, e in mono.factors if a.axes & axes.keys()]
+    return times(*changed, Poly(((kept, Fraction(1)),))) if kept.factors else times(*changed)
 
 
 def _substitute_atom(atom: Atom, axes: Mapping[Axis, Poly]) -> Poly:
@@ -76,7 +79,20 @@ def _substitute_atom(atom: Atom, axes: Mapping[Axis, Poly]) -> Poly:
     if atom.kind == "axis":
         return axes[_axis(atom.fields[0])]
     inner = {a: p for a, p in axes.items() if a in atom.axes}
+    if atom.kind == "element" and len(atom.fields) == 2:
+        indices = atom.fields[1]
+        assert isinstance(indices, tuple)
+        return of(Atom("element", (atom.fields[0], tuple(_map(f, _under(inner)) for f in indices))))
     return rebuild(atom, lambda p: substitute(p, inner))
+
+
+def _under(axes: Mapping[Axis, Poly]) -> Callable[[Poly], Poly]:
+    return lambda p: axes[a] if (a := _as_axis(p)) in axes else substitute(p, axes)
+
+
+def _as_axis(poly: Poly) -> Axis:
+    atom = sole_atom(poly)
+    return _axis(atom.fields[0]) if atom is not None and atom.kind == "axis" else _NO_AXIS
 
 
 def replace(poly: Poly, change: Callable[[Atom], Poly | None]) -> Poly:

@@ -85,7 +85,7 @@ class FieldResult:
 def test(
     program: Program,
     other: SGraph | Program,
-    seed: int = 0,
+    seed: int = 0,  # noqa: PT028
     trials: int = TRIALS,  # noqa: PT028
 ) -> FieldResult:
     """Compares the two at `trials` random sizes, each with its own primes and inputs."""

@@ -2,7 +2,7 @@
 r_t).
 
 In: the accumulator, its summand f over symbols for the running values r ("new r"), its rescaling g
-over symbols for old and new ones. Out: the assumptions made. Raises `Unproven`.
+over symbols for old and new ones. Out: the assumptions made. Raises `Illegal` (or `Unproven`).
 
 * Initial. An empty (+) is the identity. Where the old value is dropped because an accumulator in
   `depends` is still at its identity, every summand so far was neutral: for a maximum, its body can
@@ -22,8 +22,8 @@ from prism_jax.ir.sgraph import Accumulator
 from prism_jax.verify.algebra import (
     UNIT,
     Atom,
+    Illegal,
     Poly,
-    Unproven,
     element,
     minus,
     nonnegative,
@@ -56,10 +56,10 @@ def check_cascade(
     used = sorted(set(_running(summand, "new ")))
     unknown = [n for n in (*used, *acc.depends) if n not in earlier]
     if unknown:
-        raise Unproven(f"{where}: {acc.name} depends on {unknown[0]}, which does not run before it")
+        raise Illegal(f"{where}: {acc.name} depends on {unknown[0]}, which does not run before it")
     if rescale is None:
         if used:
-            raise Unproven(
+            raise Illegal(
                 f"{where}: {acc.name} depends on the running value of {used[0]} and is not rescaled"
             )
     else:
@@ -67,10 +67,10 @@ def check_cascade(
         moved = {*_running(rescale, "old "), *_running(rescale, "new ")}
         for name in sorted(moved - set(acc.depends)):
             if earlier[name].accumulator.monoid not in ("sum", "prod"):
-                raise Unproven(
+                raise Illegal(
                     f"{where}: {acc.name} is rescaled by {name} while {name} may still be infinite"
                 )
-            raise Unproven(
+            raise Illegal(
                 f"{where}: {acc.name} is rescaled by a running {earlier[name].accumulator.monoid}, "
                 "which may be zero by accident"
             )
@@ -83,16 +83,16 @@ def _step(acc: Accumulator, summand: Poly, rescale: Poly, where: str) -> None:
     before = replace(summand, _old)
     if acc.action == "mul":
         if acc.monoid != "sum" and not (acc.monoid in ("max", "min") and nonnegative(rescale)):
-            raise Unproven(f"{where}: products do not distribute over {acc.monoid}")
+            raise Illegal(f"{where}: products do not distribute over {acc.monoid}")
         after = times(rescale, before)
     elif acc.action == "add":
         if acc.monoid not in ("max", "min"):
-            raise Unproven(f"{where}: sums do not distribute over {acc.monoid}")
+            raise Illegal(f"{where}: sums do not distribute over {acc.monoid}")
         after = plus(rescale, before)
     else:
-        raise Unproven(f"{where}: {acc.action} distributes over nothing")
+        raise Illegal(f"{where}: {acc.action} distributes over nothing")
     if after != summand:
-        raise Unproven(
+        raise Illegal(
             f"{where}: the rescaling of {acc.name} does not turn a summand under the old values "
             "into one under the new"
         )
@@ -125,14 +125,14 @@ def _running(poly: Poly, prefix: str) -> list[str]:
 def _initial(acc: Accumulator, summand: Poly, other: Symbol, where: str) -> None:
     monoid = other.accumulator.monoid
     if monoid not in ("max", "min"):
-        raise Unproven(
+        raise Illegal(
             f"{where}: while {other.accumulator.name} is at the identity of {monoid}, "
             f"{acc.name} need not be"
         )
     for condition in _unmasked(other.summand, -1 if monoid == "max" else 1):
         outside = minus(UNIT, indicator(condition))
         if acc.monoid != "sum" or times(summand, outside).terms:
-            raise Unproven(
+            raise Illegal(
                 f"{where}: {acc.name} has summands where {other.accumulator.name} saw nothing"
             )
 

@@ -23,7 +23,7 @@ from fractions import Fraction
 
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Kernel, SGraph
-from prism_jax.verify.algebra import Atom, Poly, Unproven, is_infinite, minus, of, times
+from prism_jax.verify.algebra import Atom, Illegal, Poly, Unproven, is_infinite, minus, of, times
 from prism_jax.verify.normal import Definition
 from prism_jax.verify.shrink import as_sgraph
 from prism_jax.verify.translate import Step, Translation
@@ -71,6 +71,8 @@ class Refusal:
 
     reason: str
     steps: tuple[Step, ...] = ()
+    illegal: bool = False
+    """Whether the sGraph breaks a rule, rather than being beyond what can be proved here."""
 
     @property
     def passed(self) -> bool:
@@ -78,7 +80,17 @@ class Refusal:
         return False
 
     def __str__(self) -> str:
-        return f"no proof: {self.reason}"
+        return f"{'refused' if self.illegal else 'no proof'}: {self.reason}"
+
+    def to_json(self) -> str:
+        """A text from which `from_json` makes an equal value."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Refusal:
+        """The value that `to_json` wrote."""
+        data = json.loads(text)
+        return Refusal(**data | {"steps": tuple(Step(**s) for s in data["steps"])})
 
 
 def prove(program: Program, other: SGraph | Program) -> Proof | Refusal:
@@ -98,13 +110,13 @@ def prove(program: Program, other: SGraph | Program) -> Proof | Refusal:
             expected = plain.define(store)
             given = translation.normal.tensors.get(tensor.name)
             if given is None:
-                raise Unproven(f"{tensor.name} is never written")
+                raise Illegal(f"{tensor.name} is never written")
             translation.step("program", store.tensor.name, expected.value)
             _equal(translation, store.tensor.name, expected, given)
         assumptions = translation.normal.assumptions | plain.normal.assumptions
     except (Unproven, RecursionError) as stop:
         reason = "the term is nested too deeply" if isinstance(stop, RecursionError) else str(stop)
-        return Refusal(reason, tuple(translation.steps))
+        return Refusal(reason, tuple(translation.steps), isinstance(stop, Illegal))
     seconds = time.perf_counter() - start
     return Proof(
         tuple(translation.steps), tuple(sorted(assumptions)), program.digest, graph.digest, seconds
@@ -121,11 +133,11 @@ def _signature(program: Program, graph: SGraph) -> None:
     known = {t.name: t for t in program.inputs}
     for tensor in graph.inputs:
         if known.get(tensor.name) != tensor:
-            raise Unproven(f"{tensor} is no input of the program")
+            raise Illegal(f"{tensor} is no input of the program")
     if [(t.shape, t.dtype) for t in graph.outputs] != [
         (s.tensor.shape, s.tensor.dtype) for s in program.outputs
     ]:
-        raise Unproven("the outputs have other shapes or dtypes")
+        raise Illegal("the outputs have other shapes or dtypes")
 
 
 def _equal(translation: Translation, name: str, a: Definition, b: Definition) -> None:

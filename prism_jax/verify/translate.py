@@ -1,7 +1,7 @@
 """Kernels as terms with explicit parallel operators, and the typed axioms that eliminate them.
 
 In: the kernels of an sGraph, in order. Out: for every tensor they write, its `Definition` over the
-inputs, sizes symbolic; every axiom used is recorded as a `Step`. Raises `Unproven`.
+inputs, sizes symbolic; every axiom used is recorded as a `Step`. Raises `Illegal` (or `Unproven`).
 
 A kernel is read literally. An accumulator over a loop axis k in tiles is
 reduce_loop (+)_{k in part} f; a store is combine over every grid axis that its index has; a value
@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from prism_jax.ir.nodes import Axis, Index, Load, Node, Size, Store, Tensor
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel, LibraryCall, Loop
-from prism_jax.verify.algebra import Atom, Field, Poly, Unproven, axis_value, element, of, times
+from prism_jax.verify.algebra import Atom, Field, Illegal, Poly, axis_value, element, of, times
 from prism_jax.verify.binders import reduce_over, rename, replace, sum_over
 from prism_jax.verify.functions import masked
 from prism_jax.verify.normal import Definition, Normal
@@ -78,7 +78,7 @@ class Translation:
         layout, names = _layout(store)
         free = value.axes - names.keys()
         if free:
-            raise Unproven(
+            raise Illegal(
                 f"{store.tensor.name} is stored without an index for axis "
                 f"{min(a.name for a in free)} of its value"
             )
@@ -87,7 +87,7 @@ class Translation:
     def add(self, tensor: Tensor, made: Definition) -> None:
         """The tensor is written."""
         if tensor.name in self.normal.tensors:
-            raise Unproven(f"{tensor.name} is written twice")
+            raise Illegal(f"{tensor.name} is written twice")
         self.normal.tensors[tensor.name] = made
 
 
@@ -99,7 +99,7 @@ def _layout(store: Store) -> tuple[tuple[tuple[tuple[int, Axis], ...], ...], dic
         digits: list[tuple[int, Axis]] = []
         for m, (axis, coefficient) in enumerate(_radix(index, size, store)):
             if axis in names:
-                raise Unproven(f"{store.tensor.name} is indexed twice by axis {axis}")
+                raise Illegal(f"{store.tensor.name} is indexed twice by axis {axis}")
             names[axis] = Axis(f"#{n}.{m}", axis.size)
             digits.append((coefficient, names[axis]))
         layout.append(tuple(digits))
@@ -120,7 +120,7 @@ def _radix(index: Index, size: Size, store: Store) -> list[tuple[Axis, int]]:
     else:
         if unit == size and not index.offset:
             return found[::-1]
-    raise Unproven(f"the store of {store.tensor.name} does not address every element once")
+    raise Illegal(f"the store of {store.tensor.name} does not address every element once")
 
 
 class _Kernel:
@@ -132,7 +132,7 @@ class _Kernel:
     def run(self) -> None:
         kernel = self.kernel
         if len(self.grid) != len(kernel.grid):
-            raise Unproven(f"{kernel.name} splits one axis over the grid twice")
+            raise Illegal(f"{kernel.name} splits one axis over the grid twice")
         self.normal.carried.clear()
         self.normal.forget()
         for loop in kernel.loops:
@@ -149,16 +149,16 @@ class _Kernel:
     def loop(self, loop: Loop, outer: tuple[Loop, ...]) -> None:
         where = f"{self.kernel.name}, loop over {loop.axis}"
         if loop.split is not None and (loop.split not in self.grid or outer):
-            raise Unproven(f"{where}: its steps are shared by {loop.split}, which is no grid axis")
+            raise Illegal(f"{where}: its steps are shared by {loop.split}, which is no grid axis")
         if loop.axis in {o.axis for o in outer}:
-            raise Unproven(f"{where}: nested in itself")
+            raise Illegal(f"{where}: nested in itself")
         for inner in loop.inner:
             self.loop(inner, (*outer, loop))
         before = dict(self.normal.carried)
         known: dict[str, tuple[Accumulator, Poly, Definition]] = {}
         for acc in loop.accumulators:
             if (acc.name, "final") in before or acc.name in known:
-                raise Unproven(f"{where}: accumulator {acc.name} is defined twice")
+                raise Illegal(f"{where}: accumulator {acc.name} is defined twice")
             known[acc.name] = self.accumulate(loop, acc, known, where)
         self.normal.carried = before
         for name, (acc, _, final) in known.items():
@@ -188,7 +188,7 @@ class _Kernel:
         summand = self.normal.poly(acc.summand)
         stray = summand.axes - {*acc.axes, loop.axis}
         if stray or loop.axis in acc.axes:
-            raise Unproven(
+            raise Illegal(
                 f"{where}: {acc.name} lacks axis {min(a.name for a in stray or acc.axes)}"
             )
         symbols = {n: Symbol(a, p) for n, (a, p, _) in known.items()}
@@ -220,7 +220,7 @@ class _Kernel:
             del self.normal.carried[name, "old"]
         self.normal.forget()
         if loop.axis in result.axes or result.axes - set(acc.axes):
-            raise Unproven(f"the rescaling of {acc.name} varies with an axis that it lacks")
+            raise Illegal(f"the rescaling of {acc.name} varies with an axis that it lacks")
         return result
 
     def final(self, loop: Loop, acc: Accumulator, summand: Poly) -> Poly:
@@ -233,7 +233,7 @@ class _Kernel:
             elif acc.monoid in ("max", "min"):
                 summand = masked(member, summand, -1 if acc.monoid == "max" else 1)
             else:
-                raise Unproven(f"the shares of a {acc.monoid} are not combined by any axiom here")
+                raise Illegal(f"the shares of a {acc.monoid} are not combined by any axiom here")
         axiom = "reduce-split" if loop.split is not None else "reduce-partition"
         if acc.monoid == "sum":
             result = sum_over((k,), summand)
@@ -252,17 +252,17 @@ class _Kernel:
         indexed = {a for index in store.index for a in index.axes_free}
         for axis, n in self.grid.items():
             if axis not in indexed:
-                raise Unproven(
+                raise Illegal(
                     f"{name} is stored by every block of grid dimension {n} ({axis}) alike"
                 )
         for loop in loops:
             if loop.axis not in indexed or loop.axis in self.grid:
-                raise Unproven(f"{name} is stored in every step over {loop.axis} to the same place")
+                raise Illegal(f"{name} is stored in every step over {loop.axis} to the same place")
             if loop.split is not None:
-                raise Unproven(f"{name} is stored in a loop whose steps are shared")
+                raise Illegal(f"{name} is stored in a loop whose steps are shared")
         made = self.t.define(store)
         if name in self.written:
-            raise Unproven(f"{name} is written twice")
+            raise Illegal(f"{name} is written twice")
         self.written[name] = (store.tensor, made)
         for axis, n in self.grid.items():
             self.t.step("combine-partition", f"{name} along {axis}, grid dimension {n}")

@@ -37,9 +37,9 @@ def test_proofs_are_quick(one):
 
 
 def _timed(one) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     prove(one.program, one.sgraph)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 @pytest.mark.parametrize("hole", HOLES, ids=[h.__name__ for h in HOLES])
