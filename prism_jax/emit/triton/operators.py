@@ -107,6 +107,26 @@ def tanh_wide(x):
     far = tl.where(tl.abs(x) > 20.0, 1.0, e / (e + 2.0))
     return tl.where(x < 0, -far, tl.where(x == 0.0, x, far))
 ''',
+    "erfc": '''
+@triton.jit
+def erfc(x):
+    """1 - erf(x) without cancellation; exp(-x * x) in two parts, so that x * x is exact."""
+    a = tl.abs(x)
+    t = 1.0 / (1.0 + 0.5 * a)
+    p = t * 0.17087277 - 0.82215223
+    p = (((p * t + 1.48851587) * t - 1.13520398) * t + 0.27886807) * t - 0.18628806
+    p = (((p * t + 0.09678418) * t + 0.37409196) * t + 1.00002368) * t - 1.26551223
+    high = (a.to(tl.int32, bitcast=True) & -4096).to(tl.float32, bitcast=True)
+    tail = t * tl.exp(-high * high) * tl.exp(p - (a - high) * (a + high))
+    far = tl.where(x < 0, 2.0 - tail, tail)
+    return tl.where(a < 0.25, 1.0 - tl.erf(x), far)
+''',
+    "erfc_wide": '''
+@triton.jit
+def erfc_wide(x):
+    """1 - erf(x) in double precision."""
+    return 1.0 - tl.erf(x)
+''',
     "power": '''
 @triton.jit
 def power(x, y):
@@ -192,7 +212,7 @@ def operation(
     match node.op:
         case "div" | "rem" if sort != REAL:
             return call(f"{node.op}_integer", *texts), dtype
-        case "expm1" | "log1p" | "tanh" | "sign":
+        case "expm1" | "log1p" | "tanh" | "erfc" | "sign":
             return call(node.op, *texts), dtype
         case "pow":
             return call("power", *texts), dtype
