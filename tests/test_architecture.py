@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"compat", "errors", "device"}),
     frozenset({"options"}),
     frozenset({"ir"}),
-    frozenset({"egraph", "axioms", "trace", "extract", "cache"}),
+    frozenset({"egraph", "axioms", "trace", "extract", "cache", "measure"}),
     frozenset({"explore", "verify"}),
     frozenset({"instantiate"}),
     frozenset({"emit", "launch"}),

@@ -15,18 +15,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prism_jax import demo, errors
 from prism_jax.bench import (
     accuracy,
     cli,
     memory,
     oracle,
     records,
+    runner,
     suites,
     table,
-    timing,
     torch_baseline,
 )
 from prism_jax.bench.workload import Operand, Sample, Workload
+from prism_jax.measure import timing
 
 ALL_ROWS = [row for suite in suites.NAMES for row in suites.rows(suite)]
 
@@ -407,3 +409,86 @@ def test_torch_has_every_program_of_the_gpu_suites_but_gradients() -> None:
 def test_torch_that_cannot_start_is_one_sentence() -> None:
     with pytest.raises(RuntimeError, match=r"torch\.compile gave no times"):
         torch_baseline.measure("mirage", ["gqa b=1"], timeout_s=60)
+
+
+# --- a row from start to end --------------------------------------------------------------------
+
+CHAIN = Workload(
+    suite="doc",
+    name="chain",
+    size="",
+    function=lambda x, a, b: x @ (a @ b),
+    operands=(Operand((4, 256)), Operand((256, 2), fan_in=256), Operand((2, 256))),
+    platforms=("cpu",),
+)
+QUICK = runner.Settings(seconds=0.01)
+
+
+def test_a_row_is_measured_compared_and_explained() -> None:
+    record = runner.measure(CHAIN, QUICK)
+    assert record.inputs == ("float32[4, 256]", "float32[256, 2]", "float32[2, 256]")
+    assert record.outputs == ("float32[4, 256]",)
+    assert record.keeps_contract is True
+    assert record.jit_errors is not None
+    assert 0 < record.jit_errors.worst < 1e-5
+    assert record.host.pairs >= 7
+    assert record.note == ""
+    assert len(record.regions) == 1
+    run = records.Run(suite="doc", protocol=runner.protocol(QUICK), records=(record,))
+    assert records.Run.from_json(json.loads(json.dumps(run.to_json()))) == run
+
+
+def test_a_failing_row_does_not_stop_the_others() -> None:
+    def broken(*arrays: Any) -> Any:
+        raise ValueError("no such thing\nand more")
+
+    rows = [dataclasses.replace(CHAIN, name="broken", function=broken), CHAIN]
+    missing = Workload(
+        suite="doc", name="absent", size="", platforms=("cpu",), maker=lambda seed: (abs, (seed,)),
+        requires=("no_such_library",),
+    )  # fmt: skip
+    told: list[str] = []
+    run = runner.run("doc", [*rows, missing], QUICK, done=lambda record: told.append(record.name))
+    assert told == ["chain"] == [record.name for record in run.records]
+    assert run.skipped == {
+        "broken": "ValueError: no such thing",
+        "absent": "needs no_such_library: pip install no_such_library",
+    }
+
+
+def test_a_stage_that_fails_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def jit(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            errors.fallback("explore", "chain", RuntimeError("lost"))
+            return function(*arguments)
+
+        return jax.jit(call)
+
+    monkeypatch.setattr(runner.prism, "jit", jit)
+    first, second = (runner.measure(CHAIN, QUICK) for _ in range(2))
+    assert "explore stage failed: RuntimeError: lost" in first.note
+    assert second.note == first.note
+
+
+def test_demo_runs_every_part_and_reports_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = dataclasses.replace(
+        CHAIN, name="absent", function=None, operands=(), maker=lambda seed: (abs, (seed,)),
+        requires=("no_such_library",),
+    )  # fmt: skip
+    monkeypatch.setattr(demo, "chosen", lambda suite, names: (CHAIN, absent))
+    assert demo.main(seconds=0.01) == 0
+    out = capsys.readouterr().out
+    assert all(title in out for _, title, _ in demo.PARTS)
+    assert "absent: not run; needs no_such_library: pip install no_such_library" in out
+    assert "3 of 3 keep the accuracy contract" in out
+    lines = [line for line in out.splitlines() if line.startswith(("program", "chain"))]
+    assert lines[0].index("found") <= len(lines[1])
+
+
+def test_demo_has_the_main_job_s_rows() -> None:
+    names = [row.name for suite, _, names in demo.PARTS for row in demo.chosen(suite, names)]
+    assert {"gqa", "qknorm", "rmsnorm", "gatedmlp", "lora", "ntrans"} <= set(names)
+    assert {"lowrank", "linear_attention", "pairwise", "shared"} <= set(names)
+    assert {"flax_block", "equinox_block"} & set(names)

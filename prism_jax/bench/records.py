@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from prism_jax.bench.accuracy import FACTOR, FLOOR_ULPS, Errors
-from prism_jax.bench.timing import Paired
+from prism_jax.measure.device_time import DeviceTime
+from prism_jax.measure.timing import Paired
 
 SCHEMA = 1
 
@@ -53,28 +54,14 @@ class Protocol:
     inputs: str = "normal, deviation 1; weights over the root of their fan-in"
     seeds: tuple[int, ...] = (0,)
     precision: str | None = None
-    timer: str = "paired host clock, alternating order, medians, bootstrap interval"
+    timer: str = (
+        "paired host clock, alternating order, medians, bootstrap interval; measured again where"
+        " prism seems slower"
+    )
     l2: str = "warm"
     command_buffers: str = "XLA's default"
     threads: int = 0
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DeviceTime:
-    """Accelerator time of one version of a row, in microseconds.
-
-    Attributes:
-      kernel_us: sum of kernel durations, median over repetitions.
-      kernel_spread: half the distance between the quartiles over the median.
-      kernels: how many kernels one call launches.
-      chain_us: time per call inside a captured chain of calls, None where it could not be built.
-    """
-
-    kernel_us: float
-    kernel_spread: float
-    kernels: int
-    chain_us: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +83,7 @@ class Record:
       regions: per region the plan, the axioms, and every candidate with its bound, estimate,
         measured time and fate.
       target_us: the project's own target for this row on an H100.
-      note: why a number is missing.
+      note: why a number is missing, and which stages of ours failed.
     """
 
     suite: str

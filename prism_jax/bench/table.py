@@ -95,7 +95,7 @@ def megabytes(before: int | None, after: int | None) -> str:
     return f"{before / 1e6:.1f} → {after / 1e6:.1f}"
 
 
-HOST_HEAD = ("program", "jax.jit", "prism", "faster", "err jit", "err prism", "found")
+HOST_HEAD = ("program", "jax.jit", "prism", "faster", "err jit", "err prism", "first", "found")
 
 
 def host_row(record: Record) -> list[str]:
@@ -112,6 +112,7 @@ def host_row(record: Record) -> list[str]:
         factor(record),
         error(jit_error),
         error(prism_error) + mark,
+        seconds(record.first_call_s[1]),
         record.found,
     ]
 

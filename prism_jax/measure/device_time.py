@@ -32,8 +32,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prism_jax.bench import timing
-from prism_jax.bench.records import DeviceTime
+from prism_jax.measure import timing
 
 #: Samples of one chain, and iterations of one profile.
 REPETITIONS = 20
@@ -54,6 +53,23 @@ class Sample:
     median_us: float
     spread: float
     kernels: tuple[tuple[str, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceTime:
+    """Accelerator time of one version of a row, in microseconds.
+
+    Attributes:
+      kernel_us: sum of kernel durations, median over repetitions.
+      kernel_spread: half the distance between the quartiles over the median.
+      kernels: how many kernels one call launches.
+      chain_us: time per call inside a captured chain of calls, None where it could not be built.
+    """
+
+    kernel_us: float
+    kernel_spread: float
+    kernels: int
+    chain_us: float | None = None
 
 
 def device_time(
