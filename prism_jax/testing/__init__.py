@@ -1,0 +1,23 @@
+"""Property-based testing of rewrites and of functions under `prism.jit`, with Hypothesis.
+
+In three lines:
+
+    @given(prism_jax.testing.arrays((8, 16)))
+    def test_my_function(x):
+        assert_equivalent(my_function, prism.jit(my_function), x)
+"""
+
+from prism_jax.testing.arrays import arrays, program_inputs, shapes
+from prism_jax.testing.equivalence import assert_equivalent
+from prism_jax.testing.functions import JaxFunction, jax_functions
+from prism_jax.testing.programs import programs
+
+__all__ = [
+    "JaxFunction",
+    "arrays",
+    "assert_equivalent",
+    "jax_functions",
+    "program_inputs",
+    "programs",
+    "shapes",
+]
