@@ -63,7 +63,6 @@ class Equation:
 
     Attributes:
       owner: which equation of the outer jaxpr it is part of.
-      closed_over: an operand is an array that only an inner jaxpr knows: it cannot be an input.
       context: why its own context (host offloading, annotations, effects) forbids to move it.
     """
 
@@ -71,7 +70,6 @@ class Equation:
     params: Mapping[str, Any]
     inputs: tuple[Atom, ...]
     owner: int
-    closed_over: bool = False
     context: str | None = None
     outputs: tuple[Value, ...] = ()
 
@@ -111,7 +109,10 @@ def body_of(equation: Any) -> Any | None:
         return None
     if any(layout is not None for layout in params.get("in_layouts", ())):
         return None
-    return params.get(INNER[name])
+    body = params.get(INNER[name])
+    # An array that only the body closes over could not become an input of a program.
+    closed = all(scalar_constant(const) is not None for const in open_jaxpr(body)[1])
+    return body if closed else None
 
 
 def scalar_constant(value: Any) -> Scalar | None:
@@ -140,7 +141,7 @@ def flatten(jaxpr: Any) -> Flat:
             flat.inputs.append(known[var])  # type: ignore[arg-type]
             flat.constants.append(const)
     for owner, equation in enumerate(inner.eqns):
-        _append(flat, equation, known, owner, set())
+        _append(flat, equation, known, owner)
     flat.outputs = [_atom(var, known) for var in inner.outvars]
     return flat
 
@@ -151,25 +152,16 @@ def flatten_owned(equations: Sequence[Any], known: dict[Any, Atom]) -> list[Equa
     """
     flat = Flat()
     for owner, equation in enumerate(equations):
-        _append(flat, equation, known, owner, set())
+        _append(flat, equation, known, owner)
     return flat.equations
 
 
-def _append(
-    flat: Flat, equation: Any, known: dict[Any, Atom], owner: int, hidden: set[Any]
-) -> None:
-    """Appends an equation, or the body of a call. `hidden`: arrays that only a body closes over."""
+def _append(flat: Flat, equation: Any, known: dict[Any, Atom], owner: int) -> None:
+    """Appends an equation, or the body of a call."""
     atoms = tuple(_atom(var, known) for var in equation.invars)
     body = body_of(equation)
     if body is None:
-        new = Equation(
-            equation.primitive.name,
-            equation.params,
-            atoms,
-            owner,
-            any(not isinstance(v, compat.Literal) and v in hidden for v in equation.invars),
-            _context(equation),
-        )
+        new = Equation(equation.primitive.name, equation.params, atoms, owner, _context(equation))
         outputs: list[Value] = []
         for position, var in enumerate(equation.outvars):
             outputs.append(_value(var.aval, new, position))
@@ -179,21 +171,14 @@ def _append(
         return
     inner, consts = open_jaxpr(body)
     below: dict[Any, Atom] = dict(zip(inner.invars, atoms, strict=True))
-    secret: set[Any] = {
-        inside
-        for inside, outside in zip(inner.invars, equation.invars, strict=True)
-        if not isinstance(outside, compat.Literal) and outside in hidden
-    }
     for var, const in zip(inner.constvars, consts, strict=True):
-        below[var] = scalar_constant(const) or _value(var.aval)
-        if isinstance(below[var], Value):
-            secret.add(var)
+        number = scalar_constant(const)
+        assert number is not None
+        below[var] = number
     for each in inner.eqns:
-        _append(flat, each, below, owner, secret)
+        _append(flat, each, below, owner)
     for outside, inside in zip(equation.outvars, inner.outvars, strict=True):
         known[outside] = _atom(inside, below)
-        if not isinstance(inside, compat.Literal) and inside in secret:
-            hidden.add(outside)
 
 
 def _context(equation: Any) -> str | None:

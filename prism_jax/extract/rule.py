@@ -124,8 +124,6 @@ def refusal(equation: Equation) -> str | None:
         return f"{name} has no rule"
     if equation.context is not None:
         return f"{name} stays where it is: {equation.context}"
-    if equation.closed_over:
-        return f"{name} uses an array that an inner function closes over"
     for atom in (*equation.inputs, *equation.outputs):
         if atom.dtype not in DTYPES:
             return f"{name} works on {atom.dtype}, which programs do not have"

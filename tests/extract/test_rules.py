@@ -32,7 +32,11 @@ def _reduce(name: str, x: Any, axes: tuple[int, ...]) -> Any:
 
 
 EXAMPLES: dict[str, list[Example]] = {
-    "add": [(lambda x, y: x + y, (X, Y)), (lambda x: 2.0 + x, (X,)), (lambda i: i + 3, (INTEGERS,))],
+    "add": [
+        (lambda x, y: x + y, (X, Y)),
+        (lambda x: 2.0 + x, (X,)),
+        (lambda i: i + 3, (INTEGERS,)),
+    ],
     "add_any": [(jax.grad(lambda x: jnp.sum(jnp.sin(x) * x)), (X,))],
     "sub": [(lambda x, y: x - y, (X, Y)), (lambda n: n - np.uint8(200), (NATURALS,))],
     "mul": [(lambda x, y: x * y, (X, Y)), (lambda n: n * np.uint8(77), (NATURALS,))],
@@ -41,8 +45,16 @@ EXAMPLES: dict[str, list[Example]] = {
     "neg": [(lambda x: -x, (X,)), (lambda i: -i, (INTEGERS,))],
     "abs": [(jnp.abs, (X,)), (jnp.abs, (INTEGERS,))],
     "sign": [(jnp.sign, (X,)), (jnp.sign, (INTEGERS,))],
-    "max": [(jnp.maximum, (X, Y)), (lambda x: jnp.maximum(x, -jnp.inf), (X,)), (lax.max, (BITS, ~BITS))],
-    "min": [(jnp.minimum, (X, Y)), (lambda x: jnp.minimum(x, jnp.inf), (X,)), (lax.min, (BITS, ~BITS))],
+    "max": [
+        (jnp.maximum, (X, Y)),
+        (lambda x: jnp.maximum(x, -jnp.inf), (X,)),
+        (lax.max, (BITS, ~BITS)),
+    ],
+    "min": [
+        (jnp.minimum, (X, Y)),
+        (lambda x: jnp.minimum(x, jnp.inf), (X,)),
+        (lax.min, (BITS, ~BITS)),
+    ],
     "sqrt": [(jnp.sqrt, (POSITIVE,))],
     "rsqrt": [(lax.rsqrt, (POSITIVE,))],
     "cbrt": [(jnp.cbrt, (X,))],
@@ -63,7 +75,10 @@ EXAMPLES: dict[str, list[Example]] = {
     "ceil": [(jnp.ceil, (X * 5,))],
     "is_finite": [(jnp.isfinite, (np.array([1.0, np.inf, -np.inf, np.nan]),))],
     "eq": [(lambda i, c: i == c, (INTEGERS, COUNTS)), (lambda b: b == True, (BITS,))],  # noqa: E712
-    "ne": [(lambda i, c: i != c, (INTEGERS, COUNTS)), (lambda x: x != x, (np.array([1.0, np.nan]),))],
+    "ne": [
+        (lambda i, c: i != c, (INTEGERS, COUNTS)),
+        (lambda x: x != x, (np.array([1.0, np.nan]),)),
+    ],
     "lt": [(lambda x, y: x < y, (X, Y)), (lambda i: i < 100, (INTEGERS,))],
     "le": [(lambda x, y: x <= y, (X, Y)), (lambda n: n <= np.uint8(0), (NATURALS,))],
     "gt": [(lambda x, y: x > y, (X, Y))],
@@ -121,7 +136,11 @@ EXAMPLES: dict[str, list[Example]] = {
     "split": [(lambda x: jnp.split(x, (1, 3), axis=1), (X,))],
     "unstack": [(lambda x: jnp.unstack(x, axis=1), (X,))],
     "stack": [(lambda x, y: jnp.stack([x, y, x * y], 1), (X, Y))],
-    "tile": [(lambda x: jnp.tile(x, (2, 3)) * 1.5, (X,)), (lambda x: jnp.tile(x, (1, 2)), (X[:, :1],))],
+    "tile": [
+        (lambda x: jnp.tile(x, (2, 3)) * 1.5, (X,)),
+        (lambda x: jnp.tile(x, (1, 2)),
+        (X[:, :1],)),
+    ],
     "concatenate": [
         (lambda x, y: jnp.concatenate([x, y * 2, x + 1], 0), (X, Y)),
         (lambda x, y: jnp.concatenate([x, y], 1) @ jnp.concatenate([y, x], 1).T, (X, Y)),
@@ -152,7 +171,11 @@ EXAMPLES: dict[str, list[Example]] = {
         (lambda x: jnp.broadcast_to(x[:, :1], (3, 5)).sum(1), (X,)),
         (lambda x: x[:, :1].sum(1), (X,)),
     ],
-    "reduce_prod": [(lambda x: jnp.prod(x, 1), (X,)), (lambda x: jnp.prod(jnp.full((5,), x)), (X[0, 0],))],
+    "reduce_prod": [
+        (lambda x: jnp.prod(x, 1), (X,)),
+        (lambda x: jnp.prod(jnp.full((5,), x)),
+        (X[0, 0],)),
+    ],
     "reduce_max": [
         (lambda x: x.max(1), (X,)),
         (lambda x: x.max(), (INTEGERS,)),
@@ -175,8 +198,8 @@ EXAMPLES: dict[str, list[Example]] = {
         (lambda x, y: jnp.einsum("ij,ij->", x, y), (X, Y)),
         (lambda x, y: jnp.einsum("ij,kl->kijl", x, y), (X, Y)),
         (lambda x: jnp.einsum("bij,bkj->bik", x, x), (draw((2, 3, 4)),)),
-        (lambda i, c: lax.dot(i.astype(jnp.int8), c.T.astype(jnp.int8), preferred_element_type=jnp.int32),
-         (INTEGERS, COUNTS)),
+        (lambda i, c: lax.dot(i, c.T, preferred_element_type=jnp.int32),
+         (INTEGERS.astype(np.int8), COUNTS.astype(np.int8))),
         (lambda x: x[:, :1] @ x[:1], (X,)),
     ],
     "dynamic_slice": [
@@ -186,7 +209,9 @@ EXAMPLES: dict[str, list[Example]] = {
     "dynamic_update_slice": [
         (lambda x, s: lax.dynamic_update_slice(x, x[:2, :3] * 2, (s, s)), (X, np.int32(start)))
         for start in (-3, 0, 1, 5)
-    ] + [(lambda x, s: lax.dynamic_update_slice(x, x[:1] * 2, (s, np.uint8(0))), (X, np.uint8(200)))],
+    ] + [
+        (lambda x, s: lax.dynamic_update_slice(x, x[:1] * 2, (s, np.uint8(0))), (X, np.uint8(200)))
+    ],
     "gather": [
         (lambda x, i: x[i], (X, np.array([0, -1, 2, 1]))),
         (lambda x, i: jnp.take_along_axis(x, i, 1), (X, np.array([[0, 3], [-1, 9], [2, -9]]))),

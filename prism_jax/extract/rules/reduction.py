@@ -67,11 +67,7 @@ def reduce_(e: Equation, p: Point) -> Pull:
     return reduce_node(monoid, axes, body, precision)
 
 
-def _one_axis(e: Equation) -> str | None:
-    return None if len(e.params["axes"]) == 1 else "has several dimensions"
-
-
-@rule("argmax", "argmin", kind="reduction", check=_one_axis)
+@rule("argmax", "argmin", kind="reduction")
 def arg(e: Equation, p: Point) -> Pull:
     """The first index of the extreme value, over one axis even where the dimension is merged."""
     index, axes = _operand(e, p, whole=True)
