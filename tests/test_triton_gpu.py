@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prism_jax.bench import gputimer
+from prism_jax.measure import device_time
 from prism_jax.emit.binary import KernelSource
 from prism_jax.emit.compile import compile_kernel
 from prism_jax.launch import cuda, jaxtriton
@@ -172,12 +172,12 @@ def test_timers() -> None:
     n = 1 << 22
     kernel = call("+", n)
     x, y = draw(n), draw(n, 1)
-    single = gputimer.device_time(kernel, (x, y))
+    single = device_time.device_time(kernel, (x, y))
     assert [name for name, _ in single.kernels] == ["kernel"]
     assert 2.0 < single.median_us < 1000.0
-    sets = gputimer.operand_sets((x, y), 50 * 2**20, cold=True)
-    cold: Any = gputimer.chain_device_time(kernel, sets)
+    sets = device_time.operand_sets((x, y), 50 * 2**20, cold=True)
+    cold: Any = device_time.chain_device_time(kernel, sets)
     assert len(cold.kernels) == len(sets)
-    chain = gputimer.chain_time(kernel, sets)
+    chain = device_time.chain_time(kernel, sets)
     assert 0.8 * cold.median_us < chain.median_us < 20.0 * cold.median_us
-    assert gputimer.measure(kernel, (x, y)).kernels == 1
+    assert device_time.measure(kernel, (x, y)).kernels == 1

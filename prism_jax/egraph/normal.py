@@ -308,11 +308,19 @@ def _power_factors(graph: EGraph, child: int, e: Fraction) -> tuple[Fraction, li
             return scale * power, []
     flat: list[Term] = []
     parts = factors_of(graph, inner)
-    if not all((whole and d.denominator == 1) or graph.facts(x).nonnegative for x, d in parts):
+    if not all(_may_multiply(graph.facts(x), d, e) for x, d in parts):
         parts = [(inner, Fraction(1))]
     for x, d in parts:
         flat.append((x, d * e))
     return scale, flat
+
+
+def _may_multiply(base: Facts, d: Fraction, e: Fraction) -> bool:
+    """Whether ``(b ** d) ** e`` is ``b ** (d * e)``."""
+    if base.nonnegative or (d.denominator == 1 and e.denominator == 1):
+        return True
+    # the root of an even power is a power of |b|, which is that of b if it is even
+    return d.denominator == 1 and d % 2 == 0 and (d * e) % 2 == 0
 
 
 def exact_root(c: Fraction, e: Fraction) -> Fraction | None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
@@ -40,22 +41,40 @@ from typing import Any, BinaryIO
 
 #: A worker without work for this long ends itself; Triton and LLVM hold some 200 MB in each.
 IDLE_SECONDS = 60.0
-#: Address space of one worker. A compile that allocates without end is stopped here, not by the
+#: Address space of one worker that compiles. What allocates without end is stopped here, not by the
 #: machine's out-of-memory killer, which might choose the user's process.
 MEMORY_BYTES = 4 * 2**30
+#: Seconds that a killed process gets to disappear; a driver may hold it while it frees a device.
+_REAP_SECONDS = 5.0
 #: How much later than the parent's limit the worker's own timer fires.
 _GRACE_SECONDS = 10.0
 _HEADER = struct.Struct("<Q")
 
 _BOOT = """
 import json, sys, types
-package, folders, sys.path[:] = json.loads(sys.argv[1])
-for name in (package, package + ".emit"):
+package, folders, sys.path[:], rooms, memory, idle = json.loads(sys.argv[1])
+for name in (package, *(package + "." + room for room in rooms)):
     module = sys.modules[name] = types.ModuleType(name)
     module.__path__ = [folder + name[len(package):].replace(".", "/") for folder in folders]
 from importlib import import_module
-import_module(package + ".emit.workers").serve()
+import_module(package + ".emit.workers").serve(memory, idle)
 """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What the workers of a pool are like.
+
+    Attributes:
+      rooms: rooms of this package that targets import from. Stand-ins take the place of their
+        `__init__`, so that a worker imports the modules it needs and nothing else.
+      memory_bytes: address space, None for no limit (CUDA reserves more than any machine has).
+      idle_seconds: without work for this long a worker ends itself.
+    """
+
+    rooms: tuple[str, ...] = ("emit",)
+    memory_bytes: int | None = MEMORY_BYTES
+    idle_seconds: float = IDLE_SECONDS
 
 
 class WorkerError(Exception):
@@ -89,14 +108,14 @@ class _RetiredError(Exception):
 class Worker:
     """One child process. `call` is for one thread at a time; `kill` is for any."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], kind: Kind) -> None:
         if not sys.executable:
             raise CrashError("no worker can be started: this interpreter has no executable")
-        self._calls = 0
+        self._calls, self._killed = 0, False
         # Standard error goes to a file, not a pipe: nobody has to read it while the worker runs.
         self._errors: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         self._process = subprocess.Popen(
-            _command(),
+            _command(kind),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -107,8 +126,8 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
-        return self._process.poll() is None
+        """Whether it can be called: it was not killed, and the process still runs."""
+        return not self._killed and self._process.poll() is None
 
     def call(self, target: str, *arguments: Any, timeout: float) -> Any:
         """What `target(*arguments)` returns in the worker, within `timeout` seconds.
@@ -140,9 +159,11 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and everything that it started, now. Any thread may; `call` then ends."""
+        self._killed = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_REAP_SECONDS)
 
     def close(self) -> None:
         """Kill, and close this side's ends of the pipes. Not while another thread is in `call`."""
@@ -172,6 +193,8 @@ class Worker:
         self._close_streams()
         if status == 0 and reused:
             return _RetiredError()
+        if status is None:  # killed, but not gone yet
+            status = -signal.SIGKILL
         how = f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
         last = f": {text.splitlines()[-1]}" if text else ""
         return CrashError(f"the worker process ended with {how}{last}", text)
@@ -183,8 +206,10 @@ class Pool:
     `environment` is called for each new worker; `Pool(lambda: os.environ)` passes everything on.
     """
 
-    def __init__(self, environment: Callable[[], Mapping[str, str]]) -> None:
-        self._environment = environment
+    def __init__(
+        self, environment: Callable[[], Mapping[str, str]], kind: Kind | None = None
+    ) -> None:
+        self._environment, self._kind = environment, kind or Kind()
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
@@ -264,7 +289,7 @@ class Pool:
             with self._lock:
                 worker = self._idle.pop() if self._idle else None
         if worker is None:
-            worker = Worker(self._environment())
+            worker = Worker(self._environment(), self._kind)
         with self._lock:
             self._busy.add(worker)
         try:
@@ -294,18 +319,19 @@ def _forget_pools() -> None:
 os.register_at_fork(after_in_child=_forget_pools)
 
 
-def serve() -> None:
+def serve(memory_bytes: int | None, idle_seconds: float) -> None:
     """A worker's life: read a request, answer it, until nobody asks any more."""
     requests, answers = os.dup(0), os.dup(1)
     # What the compiler prints must not end up among the answers, nor read the requests.
     os.dup2(2, 1)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    soft = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    if memory_bytes is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    while _ready(requests, select.POLLIN, time.monotonic() + IDLE_SECONDS):
+    while _ready(requests, select.POLLIN, time.monotonic() + idle_seconds):
         try:
             request = _read(requests, None)
         except EOFError:
@@ -324,9 +350,10 @@ def serve() -> None:
         _write(answers, answer, None)
 
 
-def _command() -> list[str]:
+def _command(kind: Kind) -> list[str]:
     package = __name__.split(".", maxsplit=1)[0]
-    boot = (package, list(sys.modules[package].__path__), [str(path) for path in sys.path])
+    folders, path = list(sys.modules[package].__path__), [str(path) for path in sys.path]
+    boot = (package, folders, path, kind.rooms, kind.memory_bytes, kind.idle_seconds)
     # -P: the current folder must not shadow the standard library before sys.path is set.
     return [sys.executable, "-P", "-c", _BOOT, json.dumps(boot)]
 

@@ -1,4 +1,6 @@
-"""The symbolic search: e-graph forms, kernel structures, mappings, splits, and bounds that are proofs."""
+"""The symbolic search: e-graph forms, kernel structures, mappings, splits, and bounds that are
+proofs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ __all__ = ["Candidate", "Certificate", "Form", "SearchResult", "explore", "searc
 
 
 def explore(program: Program, device: Device, options: Options) -> SearchResult:
-    """Ranked sGraphs for a program within `options.search_seconds`; deterministic for equal arguments (up to the budget)."""
+    """Ranked sGraphs for a program within `options.search_seconds`; deterministic for equal
+    arguments (up to the budget).
+    """
     from prism_jax.egraph.extract import alternatives
 
     forms = [Form(a.program, a.axioms) for a in alternatives(program)]

@@ -1,8 +1,10 @@
-"""Time of a kernel from its closed forms: a lower bound that holds for every instance, and an estimate to rank by.
+"""Time of a kernel from its closed forms: a lower bound that holds for every instance, and an
+estimate to rank by.
 
-The bound is max(compulsory bytes / bandwidth, loaded bytes / L2 bandwidth, arithmetic / rate of its unit) + launch, the on-chip rates
-scaled by the share of multiprocessors that have a block. The estimate adds what real kernels pay and no bound may assume: whole
-waves, the latency of a step, rates that are not quite reached. Only the bound may cut (design, section 6.5).
+The bound is max(compulsory bytes / bandwidth, loaded bytes / L2 bandwidth, arithmetic / rate of its
+unit) + launch, the on-chip rates scaled by the share of multiprocessors that have a block. The
+estimate adds what real kernels pay and no bound may assume: whole waves, the latency of a step,
+rates that are not quite reached. Only the bound may cut (design, section 6.5).
 """
 
 from __future__ import annotations
@@ -28,9 +30,12 @@ BLOCK_BANDWIDTH_SHARE = 1.5
 DOT_SHARE = 0.8
 OVERLAP = 0.85
 CPU_STEP_S = 25e-6
-"""Constants of the estimate, fitted to 4,655 measured (kernel, sizes, schedule) triples of 74 kernels on an H100: the first choice
-is within 1.15x of the best measured one in geometric mean. A block draws `STEP_BYTES_PER_S` and pays `STEP_S` in every step, a wave
-of blocks pays `WAVE_S`; one multiprocessor alone can draw `BLOCK_BANDWIDTH_SHARE` times its even share of the memory's bandwidth."""
+"""Constants of the estimate, fitted to 4,655 measured (kernel, sizes, schedule) triples of 74
+kernels on an H100: the first choice is within 1.15x of the best measured one in geometric mean. A
+block draws `STEP_BYTES_PER_S` and pays `STEP_S` in every step, a wave of blocks pays `WAVE_S`; one
+multiprocessor alone can draw `BLOCK_BANDWIDTH_SHARE` times its even share of the memory's
+bandwidth.
+"""
 
 
 def unit_of(unit: Any) -> Unit:
@@ -53,16 +58,23 @@ def bound(form: Form, device: Device) -> Column:
 
 
 def estimate(form: Form, device: Device) -> Column:
-    """Seconds that a good kernel with these sizes is expected to take: the slowest of memory, arithmetic and latency, which overlap
-    but not quite."""
+    """Seconds that a good kernel with these sizes is expected to take: the slowest of memory,
+    arithmetic and latency, which overlap but not quite.
+    """
     blocks = np.asarray(form.blocks, np.float64)
     share = np.minimum(1.0, blocks / device.sm_count)
     memory, work = _memory(form, device, share), _work(form, device, share)
     if device.kind == "cpu":
-        latency = np.maximum(1.0, np.asarray(form.steps)) * blocks * CPU_STEP_S  # a loop of lax runs step by step
+        latency = (
+            np.maximum(1.0, np.asarray(form.steps)) * blocks * CPU_STEP_S
+        )  # a loop of lax runs step by step
         return np.maximum(memory, work) + latency + device.launch_s
     shared = device.smem_per_block / np.maximum(1.0, STAGES * np.asarray(form.operands, np.float64))
-    registers = 4.0 * device.regs_per_sm / np.maximum(1.0, 4.0 * np.asarray(form.accumulators + form.widest, np.float64))
+    registers = (
+        4.0
+        * device.regs_per_sm
+        / np.maximum(1.0, 4.0 * np.asarray(form.accumulators + form.widest, np.float64))
+    )
     at_once = np.clip(np.minimum(shared, registers), 1.0, MOST_BLOCKS_PER_SM)
     waves = np.ceil(blocks / (device.sm_count * at_once))
     step = STEP_S + np.asarray(form.operands) / STEP_BYTES_PER_S
@@ -76,8 +88,12 @@ def estimate(form: Form, device: Device) -> Column:
 
 def _memory(form: Form, device: Device, share: Column) -> Column:
     compulsory = np.asarray(form.compulsory + form.stored)
-    from_memory = compulsory / (device.dram_bytes_per_s * np.minimum(1.0, share * BLOCK_BANDWIDTH_SHARE))
-    return np.maximum(from_memory, np.asarray(form.loaded) / (L2_SHARE * device.l2_bytes_per_s * share))
+    from_memory = compulsory / (
+        device.dram_bytes_per_s * np.minimum(1.0, share * BLOCK_BANDWIDTH_SHARE)
+    )
+    return np.maximum(
+        from_memory, np.asarray(form.loaded) / (L2_SHARE * device.l2_bytes_per_s * share)
+    )
 
 
 def _work(form: Form, device: Device, share: Column) -> Column:

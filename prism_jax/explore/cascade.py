@@ -1,12 +1,14 @@
-"""The rule for cascaded reductions: when a reduction may share a loop with the reductions that it depends on.
+"""The rule for cascaded reductions: when a reduction may share a loop with the reductions that it
+depends on.
 
 Given a reduction (+)_k f whose summand mentions earlier reductions r over the same axis k, write
 
     f(k, r) = E(r) (x) S(r) (x) h(k)            (one such term, or a short sum of them)
 
-where S is a product of exponentials exp(u(r)) and E is everything else that depends on r alone. The *stabiliser* S has to be carried
-(exp(s - max) overflows without it), so the accumulator is rescaled by S(r_new) / S(r_old), computed as one exponential of a
-difference; E (a division by a norm, a mean) is applied once, after the loop. For max and min, (x) is addition.
+where S is a product of exponentials exp(u(r)) and E is everything else that depends on r alone. The
+*stabiliser* S has to be carried (exp(s - max) overflows without it), so the accumulator is rescaled
+by S(r_new) / S(r_old), computed as one exponential of a difference; E (a division by a norm, a
+mean) is applied once, after the loop. For max and min, (x) is addition.
 
 Nothing here knows softmax, log-sum-exp or attention: they are instances (design, section 6.3).
 
@@ -32,11 +34,12 @@ MAX_TERMS = 4
 
 @dataclass(frozen=True)
 class Term:
-    """One term E(r) (x) exp(u(r)) (x) h(k) exp(v(k)); for max and min the term is u(r) + h(k). None stands for 1, or 0 in an exponent.
+    """One term E(r) (x) exp(u(r)) (x) h(k) exp(v(k)); for max and min the term is u(r) + h(k). None
+    stands for 1, or 0 in an exponent.
 
-    `outside`: E, applied once after the loop. `stabiliser`: u, what has to be carried. `varying`: h and `exponent`: v, which mention
-    no earlier reduction. u and v are kept apart from h so that they can meet in one exponential, exp(v + u), which cannot
-    overflow where exp(v) would.
+    `outside`: E, applied once after the loop. `stabiliser`: u, what has to be carried. `varying`: h
+    and `exponent`: v, which mention no earlier reduction. u and v are kept apart from h so that
+    they can meet in one exponential, exp(v + u), which cannot overflow where exp(v) would.
     """
 
     outside: Node | None
@@ -54,12 +57,15 @@ class _NotSeparable(Exception):
     """The summand does not factor into parts that depend on r alone and on k alone."""
 
 
-def cascade(monoid: str, summand: Node, axis: Axis, earlier: tuple[Reduce, ...]) -> tuple[Term, ...] | None:
+def cascade(
+    monoid: str, summand: Node, axis: Axis, earlier: tuple[Reduce, ...]
+) -> tuple[Term, ...] | None:
     """The terms of the summand, or None where the rule does not apply.
 
-    `earlier` are reductions over `axis` that the summand mentions. Sums need a product structure, max and min an additive
-    one; other monoids are refused. A stabiliser that depends on a maximum is legal only if the summand vanishes wherever the
-    maximum's own body is at its identity; see `_neutral_before`.
+    `earlier` are reductions over `axis` that the summand mentions. Sums need a product structure,
+    max and min an additive one; other monoids are refused. A stabiliser that depends on a maximum
+    is legal only if the summand vanishes wherever the maximum's own body is at its identity; see
+    `_neutral_before`.
     """
     splitter = _Splitter(axis, frozenset(earlier))
     try:
@@ -79,7 +85,9 @@ def cascade(monoid: str, summand: Node, axis: Axis, earlier: tuple[Reduce, ...])
 
 @dataclass(frozen=True)
 class _Product:
-    """outside * exp(stabiliser) * varying * exp(exponent); None stands for a factor of 1 or an exponent of 0."""
+    """outside * exp(stabiliser) * varying * exp(exponent); None stands for a factor of 1 or an
+    exponent of 0.
+    """
 
     outside: Node | None = None
     stabiliser: Node | None = None
@@ -109,7 +117,9 @@ def _minus(a: Node | None, b: Node | None) -> Node | None:
 
 
 class _Splitter:
-    """Splits terms into what depends on the earlier reductions (and not on k) and what depends on k (and not on them)."""
+    """Splits terms into what depends on the earlier reductions (and not on k) and what depends on k
+    (and not on them).
+    """
 
     def __init__(self, axis: Axis, earlier: frozenset[Node]) -> None:
         self.axis = axis
@@ -193,17 +203,27 @@ class _Splitter:
                 return self.product(Pointwise("mul", (node.args[0], node.args[0])))
         if node.op == "abs":
             [part] = self._one(node.args[0])
-            return [_Product(_absolute(part.outside), part.stabiliser, _absolute(part.varying), part.exponent)]
+            return [
+                _Product(
+                    _absolute(part.outside), part.stabiliser, _absolute(part.varying), part.exponent
+                )
+            ]
         if node.op == "where" and not self.mentions(node.args[0]):
             condition, yes, no = node.args
-            chosen = [self._mask(p, condition, True) for p in self.product(yes) if yes != Const(0.0)]
-            chosen += [self._mask(p, condition, False) for p in self.product(no) if no != Const(0.0)]
+            chosen = [
+                self._mask(p, condition, True) for p in self.product(yes) if yes != Const(0.0)
+            ]
+            chosen += [
+                self._mask(p, condition, False) for p in self.product(no) if no != Const(0.0)
+            ]
             if 0 < len(chosen) <= MAX_TERMS:
                 return chosen
         raise _NotSeparable
 
     def _mask(self, part: _Product, condition: Node, keep: bool) -> _Product:
-        """The part where the condition is `keep`, and 0 elsewhere: there the exponent is -inf, so that nothing overflows."""
+        """The part where the condition is `keep`, and 0 elsewhere: there the exponent is -inf, so
+        that nothing overflows.
+        """
 
         def masked(node: Node | None, elsewhere: float) -> Node:
             arms = (node or Const(1.0), Const(elsewhere))
@@ -246,7 +266,9 @@ def _divide(a: _Product, b: _Product) -> _Product:
 
 
 def _negate(a: _Product) -> _Product:
-    return _Product(a.outside, a.stabiliser, Pointwise("neg", (a.varying or Const(1.0),)), a.exponent)
+    return _Product(
+        a.outside, a.stabiliser, Pointwise("neg", (a.varying or Const(1.0),)), a.exponent
+    )
 
 
 def _power(a: _Product, n: int) -> _Product:
@@ -254,15 +276,19 @@ def _power(a: _Product, n: int) -> _Product:
         return None if node is None else Pointwise("integer_pow", (node,), n)
 
     scale = Const(float(n))
-    return _Product(raised(a.outside), _scale(a.stabiliser, scale), raised(a.varying), _scale(a.exponent, scale))
+    return _Product(
+        raised(a.outside), _scale(a.stabiliser, scale), raised(a.varying), _scale(a.exponent, scale)
+    )
 
 
 def _neutral_before(term: Term, earlier: Iterable[Reduce]) -> bool:
-    """The obligation of the streaming form: while an earlier reduction is at its identity, every summand so far is neutral.
+    """The obligation of the streaming form: while an earlier reduction is at its identity, every
+    summand so far is neutral.
 
-    For a stabiliser exp(u(r)) with r = max_k g(k): r at -inf means g = -inf everywhere so far, and the summand's own exponent must
-    then be -inf too, which holds where g occurs in it positively, or where g can never be -inf. Reductions that are sums
-    never start streaming: a signed prefix can be 0 by accident.
+    For a stabiliser exp(u(r)) with r = max_k g(k): r at -inf means g = -inf everywhere so far, and
+    the summand's own exponent must then be -inf too, which holds where g occurs in it positively,
+    or where g can never be -inf. Reductions that are sums never start streaming: a signed prefix
+    can be 0 by accident.
     """
     if term.stabiliser is None:
         return True
@@ -298,15 +324,35 @@ def _grows_with(exponent: Node | None, body: Node) -> bool:
             return _grows_with(exponent.args[0], body)
         if exponent.op in ("mul", "div"):
             first, second = exponent.args
-            pairs = [(first, second)] if exponent.op == "div" else [(first, second), (second, first)]
-            return any(isinstance(c, Const) and c.value > 0 and _grows_with(x, body) for x, c in pairs)
+            pairs = (
+                [(first, second)] if exponent.op == "div" else [(first, second), (second, first)]
+            )
+            return any(
+                isinstance(c, Const) and c.value > 0 and _grows_with(x, body) for x, c in pairs
+            )
     return False
 
 
 def always_finite(node: Node) -> bool:
-    """Whether the term is finite whenever every loaded number is: no infinite constant, and only operators that keep finite
-    numbers finite (up to overflow)."""
-    kept = {"add", "sub", "mul", "neg", "abs", "max", "min", "where", "tanh", "logistic", "sin", "cos", "erf", "cast"}
+    """Whether the term is finite whenever every loaded number is: no infinite constant, and only
+    operators that keep finite numbers finite (up to overflow).
+    """
+    kept = {
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "abs",
+        "max",
+        "min",
+        "where",
+        "tanh",
+        "logistic",
+        "sin",
+        "cos",
+        "erf",
+        "cast",
+    }
     for one in walk([node]):
         if isinstance(one, Const) and one.sort == REAL and abs(float(one.value)) == float("inf"):
             return False

@@ -1,11 +1,16 @@
 """Candidate mappings: which role each axis of a kernel may play.
 
-In: the stores that a kernel writes. Out: role assignments, few and in a fixed order, with the reason for each restriction in one place:
+In: the stores that a kernel writes. Out: role assignments, few and in a fixed order, with the
+reason for each restriction in one place:
 
-* an axis that every store is indexed by may be split over the grid, because blocks then write disjoint elements;
-* an axis that is reduced over at the top level may be looped over or held; the two coincide when one tile covers it;
-* an axis that is both stored and reduced over (a softmax that is written out) may be held, looped over again, or split;
-* an axis that is reduced over inside a loop step is held where a tile of it fits, else it is an inner loop.
+* an axis that every store is indexed by may be split over the grid, because blocks then write
+  disjoint elements;
+* an axis that is reduced over at the top level may be looped over or held; the two coincide when
+  one tile covers it;
+* an axis that is both stored and reduced over (a softmax that is written out) may be held, looped
+  over again, or split;
+* an axis that is reduced over inside a loop step is held where a tile of it fits, else it is an
+  inner loop.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The kernel level: which tensors are written to memory, and which kernel computes what.
 
-A *partition* of a form is a set of its reductions that are materialised. Every materialised reduction and every output is a target;
-targets that may run side by side are merged into one kernel where they share operands. Each kernel is costed alone, over all
-mappings, fusions and splits, and the result is kept: partitions share most of their kernels, so a search over subsets costs
-little more than its distinct kernels.
+A *partition* of a form is a set of its reductions that are materialised. Every materialised
+reduction and every output is a target; targets that may run side by side are merged into one kernel
+where they share operands. Each kernel is costed alone, over all mappings, fusions and splits, and
+the result is kept: partitions share most of their kernels, so a search over subsets costs little
+more than its distinct kernels.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import bound, estimate
 from prism_jax.explore.mapping import mappings
-from prism_jax.explore.sizes import evaluate
+from prism_jax.explore.sizes import Table, evaluate
 from prism_jax.explore.split import split
 from prism_jax.explore.structure import KernelBuilder, Unfit
 from prism_jax.ir.forms import is_product, width
@@ -34,7 +36,8 @@ OPTIONS = 8
 class Costed:
     """Nodes that compute a group of targets, with the best sizes the closed forms know.
 
-    `bound` and `estimate` in seconds; `sizes` are the estimate's choice. `why` names the structure in words.
+    `bound` and `estimate` in seconds; `sizes` are the estimate's choice. `why` names the structure
+    in words.
     """
 
     nodes: tuple[Kernel | LibraryCall, ...]
@@ -65,7 +68,9 @@ class KernelCoster:
         self.known: dict[tuple[str, ...], tuple[Costed, ...]] = {}
 
     def options(self, name: str, stores: tuple[Store, ...]) -> tuple[Costed, ...]:
-        """Ways to compute the stores with kernels of ours, best estimate first, at most a few; empty if there are none."""
+        """Ways to compute the stores with kernels of ours, best estimate first, at most a few;
+        empty if there are none.
+        """
         key = tuple(f"{s.tensor}{s.value.digest}{s.index}" for s in stores)
         if key not in self.known:
             found: dict[str, Costed] = {}
@@ -75,10 +80,14 @@ class KernelCoster:
                     if same not in found or costed.estimate < found[same].estimate:
                         found[same] = costed
             self.counts.structures += len(found)
-            self.known[key] = _diverse(sorted(found.values(), key=lambda c: (c.estimate, c.why)), OPTIONS)
+            self.known[key] = _diverse(
+                sorted(found.values(), key=lambda c: (c.estimate, c.why)), OPTIONS
+            )
         return self.known[key]
 
-    def _fusions(self, name: str, stores: tuple[Store, ...], roles: dict[Axis, str]) -> Iterable[Costed]:
+    def _fusions(
+        self, name: str, stores: tuple[Store, ...], roles: dict[Axis, str]
+    ) -> Iterable[Costed]:
         """The kernel with cascades, and without them where that is another kernel."""
         seen: list[Kernel] = []
         for fuse in (True, False):
@@ -103,12 +112,16 @@ class KernelCoster:
                 parts = split(builder, kernel, self.compute, recompute)
             except Unfit:
                 continue
-            both = self._cost((parts.parts, parts.combine), f"{why}, split over {parts.axis.name[2:]}")
+            both = self._cost(
+                (parts.parts, parts.combine), f"{why}, split over {parts.axis.name[2:]}"
+            )
             if both is not None:
                 yield both
 
     def _cost(self, kernels: tuple[Kernel, ...], why: str) -> Costed | None:
-        """The best sizes of kernels that run one after the other; a symbol that they share has one value."""
+        """The best sizes of kernels that run one after the other; a symbol that they share has one
+        value.
+        """
         shared = set[str]()
         for n, kernel in enumerate(kernels):
             shared |= {s for other in kernels[:n] for s in set(kernel.symbols) & set(other.symbols)}
@@ -121,8 +134,10 @@ class KernelCoster:
         best: Costed | None = None
         lowest = math.inf
         for value in values:
-            rows = [np.flatnonzero(np.logical_and.reduce([np.ones(np.size(f.blocks), bool)] + [t[s] == value for s in shared]))
-                    for t, f in tables]  # fmt: skip
+            rows = [
+                np.flatnonzero(_agree(tab, shared, value, np.size(form.blocks)))
+                for tab, form in tables
+            ]
             if any(len(r) == 0 for r in rows):
                 continue
             total, sizes = 0.0, dict[str, int]()
@@ -132,16 +147,33 @@ class KernelCoster:
                 pick = int(row[int(np.argmin(times))])
                 total += float(times.min())
                 floor += float(bound(form, self.device)[row].min())
-                sizes |= {f"{kernel.name}.{s}" if s not in shared else s: int(c[pick]) for s, c in tab.items()}
+                sizes |= {
+                    f"{kernel.name}.{s}" if s not in shared else s: int(c[pick])
+                    for s, c in tab.items()
+                }
             lowest = min(lowest, floor)
             if best is None or total < best.estimate:
                 best = Costed(kernels, floor, total, tuple(sorted(sizes.items())), why)
-        return None if best is None else Costed(best.nodes, lowest, best.estimate, best.sizes, best.why)
+        return (
+            None
+            if best is None
+            else Costed(best.nodes, lowest, best.estimate, best.sizes, best.why)
+        )
+
+
+def _agree(table: Table, shared: set[str], value: int, rows: int) -> npt.NDArray[np.bool_]:
+    """Which assignments give every shared symbol this value."""
+    keep = np.ones(rows, np.bool_)
+    for symbol in shared:
+        keep &= table[symbol] == value
+    return keep
 
 
 def _diverse(ranked: list[Costed], most: int) -> tuple[Costed, ...]:
-    """The best of every kind of structure, then the rest, at most `most`: what the accuracy contract will say is not known yet, and a
-    two-pass variance must not be crowded out by near-copies of a one-pass one."""
+    """The best of every kind of structure, then the rest, at most `most`: what the accuracy
+    contract will say is not known yet, and a two-pass variance must not be crowded out by
+    near-copies of a one-pass one.
+    """
     kinds: dict[str, Costed] = {}
     for costed in ranked:
         kinds.setdefault(costed.why, costed)
@@ -152,8 +184,16 @@ def _diverse(ranked: list[Costed], most: int) -> tuple[Costed, ...]:
 def _shape(node: Kernel | LibraryCall) -> object:
     if isinstance(node, LibraryCall):
         return node.library
-    loops = [(lp.axis.name, lp.split and lp.split.name, [(a.monoid, a.summand.digest) for a in lp.accumulators],
-              [q.axis.name for q in lp.inner], len(lp.stores)) for lp in node.loops]  # fmt: skip
+    loops = [
+        (
+            lp.axis.name,
+            lp.split and lp.split.name,
+            [(a.monoid, a.summand.digest) for a in lp.accumulators],
+            [q.axis.name for q in lp.inner],
+            len(lp.stores),
+        )
+        for lp in node.loops
+    ]
     return [[g.axis.name for g in node.grid], loops, [s.value.digest for s in node.stores]]
 
 
@@ -183,10 +223,14 @@ def reductions(program: Program) -> tuple[Reduce, ...]:
     return tuple(found.values())
 
 
-def targets(program: Program, materialised: frozenset[Node], names: dict[Node, str]) -> tuple[Target, ...]:
-    """The stores of a partition in execution order; `materialised` holds canonical reductions (see `ir.rewrite.canonical`).
+def targets(
+    program: Program, materialised: frozenset[Node], names: dict[Node, str]
+) -> tuple[Target, ...]:
+    """The stores of a partition in execution order; `materialised` holds canonical reductions (see
+    `ir.rewrite.canonical`).
 
-    `names` gives a canonical reduction the same tensor name in every partition of every form, so that equal kernels are equal.
+    `names` gives a canonical reduction the same tensor name in every partition of every form, so
+    that equal kernels are equal.
     """
     tensors: dict[Node, Tensor] = {}
     made: list[Target] = []
@@ -204,7 +248,9 @@ def targets(program: Program, materialised: frozenset[Node], names: dict[Node, s
 
     def load(node: Reduce, key: Node, axes: tuple[Axis, ...]) -> Node:
         if key not in tensors:
-            value = Reduce(node.monoid, node.axes, visit(node.body), node.precision, node.index_sort)
+            value = Reduce(
+                node.monoid, node.axes, visit(node.body), node.precision, node.index_sort
+            )
             dtype = _kept_dtype(node, program.compute)
             name = names.setdefault(key, f"t{len(names)}")
             tensors[key] = Tensor(name, tuple(a.size for a in axes), dtype)
@@ -229,7 +275,9 @@ def _target(store: Store) -> Target:
 
 
 def groups(program: Program, made: tuple[Target, ...]) -> list[tuple[Store, ...]]:
-    """Targets merged into kernels: side by side, with equal grids, sharing an operand. Execution order is kept."""
+    """Targets merged into kernels: side by side, with equal grids, sharing an operand. Execution
+    order is kept.
+    """
     level: dict[str, int] = {t.name: 0 for t in program.inputs}
     found: list[tuple[int, list[Store]]] = []
     for target in made:
@@ -247,7 +295,9 @@ def groups(program: Program, made: tuple[Target, ...]) -> list[tuple[Store, ...]
 
 
 def _alike(first: Store, other: Store) -> Store | None:
-    """`other` with its axes renamed so that both stores have one grid, if they are alike and share an operand."""
+    """`other` with its axes renamed so that both stores have one grid, if they are alike and share
+    an operand.
+    """
     if len(first.index) != len(other.index):
         return None
     pairs: dict[Axis, Axis] = {}
@@ -265,8 +315,10 @@ def _alike(first: Store, other: Store) -> Store | None:
 
 
 def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed:
-    """One call to XLA for the stores, as XLA runs it: every reduction is a pass of its own that reads loads and earlier reductions,
-    with pointwise work fused into it; the operands of a matrix product are arrays in memory, so computed ones are written first."""
+    """One call to XLA for the stores, as XLA runs it: every reduction is a pass of its own that
+    reads loads and earlier reductions, with pointwise work fused into it; the operands of a matrix
+    product are arrays in memory, so computed ones are written first.
+    """
     total = 0.0
     for node in walk(s.value for s in stores):
         if not isinstance(node, Reduce):
@@ -284,7 +336,10 @@ def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed
         else:
             rate = device.rate("f32")
         total += max(flops / rate, moved / device.dram_bytes_per_s) + launches * device.launch_s
-    written = sum(math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype) for s in stores)
+    written = sum(
+        math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype)
+        for s in stores
+    )
     read = sum(_bytes(n) for n in walk(s.value for s in stores) if isinstance(n, Load))
     last = sum(_bytes(n) for n in _leaves([s.value for s in stores]))
     floor = (written + read) / device.dram_bytes_per_s + device.launch_s
@@ -294,8 +349,13 @@ def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed
 
 
 def traffic_floor(stores: tuple[Store, ...], device: Device) -> float:
-    """Seconds that any launch for these stores takes: it writes them, reads once what they are made of, and is launched."""
-    written = sum(math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype) for s in stores)
+    """Seconds that any launch for these stores takes: it writes them, reads once what they are made
+    of, and is launched.
+    """
+    written = sum(
+        math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype)
+        for s in stores
+    )
     read: dict[Tensor, float] = {}
     for node in walk(s.value for s in stores):
         if isinstance(node, Load):
@@ -304,7 +364,7 @@ def traffic_floor(stores: tuple[Store, ...], device: Device) -> float:
 
 
 def _leaves(roots: list[Node]) -> list[Load | Reduce]:
-    """The loads and the reductions that terms are made of, without what is inside those reductions."""
+    """The loads and reductions that terms are made of, not what is inside those reductions."""
     found: dict[Load | Reduce, None] = {}
     stack, seen = list(roots), set[Node]()
     while stack:
@@ -335,4 +395,14 @@ def _bytes(load: Load | Reduce) -> float:
     return float(min(whole, once) * width(load.tensor.dtype))
 
 
-__all__ = ["Costed", "Counts", "KernelCoster", "Target", "groups", "library_cost", "reductions", "targets", "traffic_floor"]
+__all__ = [
+    "Costed",
+    "Counts",
+    "KernelCoster",
+    "Target",
+    "groups",
+    "library_cost",
+    "reductions",
+    "targets",
+    "traffic_floor",
+]

@@ -1,4 +1,6 @@
-"""What a search returns: ranked sGraphs, what was counted on the way, why it stopped, and what is proved about the rest."""
+"""What a search returns: ranked sGraphs, what was counted on the way, why it stopped, and what is
+proved about the rest.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from prism_jax.ir.sgraph import SGraph
 class Candidate:
     """One sGraph with the model's view of it.
 
-    `bound` (seconds) holds for every instance; `estimate` is what ranks; `sizes` gives the estimate's numbers; `axioms` are the
-    rules that made the form; `why` describes the structure in words.
+    `bound` (seconds) holds for every instance; `estimate` is what ranks; `sizes` gives the
+    estimate's numbers; `axioms` are the rules that made the form; `why` describes the structure in
+    words.
     """
 
     sgraph: SGraph
@@ -35,9 +38,10 @@ class Candidate:
 class Certificate:
     """What is known of everything that was not chosen.
 
-    `floor`: seconds that no implementation of the program can beat (it must read its inputs and write its outputs once).
-    `best_bound`: the lowest bound among candidates and cut branches. `heuristic_cuts`: cuts against a model value, which prove
-    nothing; where there are none and `complete`, `best_bound` bounds the whole space of `scope`.
+    `floor`: seconds that no implementation of the program can beat (it must read its inputs and
+    write its outputs once). `best_bound`: the lowest bound among candidates and cut branches.
+    `heuristic_cuts`: cuts against a model value, which prove nothing; where there are none and
+    `complete`, `best_bound` bounds the whole space of `scope`.
     """
 
     scope: str
@@ -49,7 +53,9 @@ class Certificate:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """`candidates`: best estimate first; the user's own program by XLA is always among them (`Candidate.why == "XLA"`)."""
+    """`candidates`: best estimate first; the user's own program by XLA is always among them
+    (`Candidate.why == "XLA"`).
+    """
 
     candidates: tuple[Candidate, ...]
     stop: str
@@ -64,9 +70,18 @@ class SearchResult:
         return tuple(candidate.sgraph for candidate in self.candidates)
 
     def __str__(self) -> str:
-        rows = [f"search stopped: {self.stop}, {self.seconds:.3f} s; " + ", ".join(f"{k} {v}" for k, v in self.statistics.items())]
-        rows.append(f"floor {self.certificate.floor * 1e6:.2f} us, best bound {self.certificate.best_bound * 1e6:.2f} us")
+        rows = [
+            f"search stopped: {self.stop}, {self.seconds:.3f} s; "
+            + ", ".join(f"{k} {v}" for k, v in self.statistics.items())
+        ]
+        rows.append(
+            f"floor {self.certificate.floor * 1e6:.2f} us, "
+            f"best bound {self.certificate.best_bound * 1e6:.2f} us"
+        )
         for n, c in enumerate(self.candidates):
             sizes = " ".join(f"{s}={v}" for s, v in c.sizes)
-            rows.append(f"{n:3d}. {c.estimate * 1e6:9.2f} us (bound {c.bound * 1e6:.2f})  {c.kernels} kernels: {c.why}  {sizes}")
+            rows.append(
+                f"{n:3d}. {c.estimate * 1e6:9.2f} us (bound {c.bound * 1e6:.2f})  "
+                f"{c.kernels} kernels: {c.why}  {sizes}"
+            )
         return "\n".join(rows)

@@ -1,8 +1,9 @@
 """The search: from a program to ranked sGraphs (design, section 6).
 
-For every algebraic form that the e-graph offers, for every set of reductions to materialise (all sets where there are few, local
-improvement beyond), for every mapping and fusion of every kernel, the closed forms give a bound and an estimate. Mapping and sizes
-stay symbolic until a structure has survived.
+For every algebraic form that the e-graph offers, for every set of reductions to materialise (all
+sets where there are few, local improvement beyond), for every mapping and fusion of every kernel,
+the closed forms give a bound and an estimate. Mapping and sizes stay symbolic until a structure has
+survived.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from prism_jax.device import Device
-from prism_jax.explore.partition import Costed, Counts, KernelCoster, groups, library_cost, reductions, targets, traffic_floor
+from prism_jax.explore.partition import (
+    Costed,
+    Counts,
+    KernelCoster,
+    groups,
+    library_cost,
+    reductions,
+    targets,
+    traffic_floor,
+)
 from prism_jax.explore.result import Candidate, Certificate, SearchResult
 from prism_jax.ir.forms import width
 from prism_jax.ir.nodes import Node
@@ -24,8 +34,10 @@ from prism_jax.ir.sgraph import GridAxis, Kernel, LibraryCall, Loop, SGraph
 
 EXHAUSTIVE_UP_TO = 6
 WORTH = 1.5
-"""A partition is cut where the traffic that it cannot avoid takes this many times the best estimate so far: the margin is for what the
-model does not know, and since it is a model's value that cuts, the certificate counts these cuts as heuristic."""
+"""A partition is cut where the traffic that it cannot avoid takes this many times the best estimate
+so far: the margin is for what the model does not know, and since it is a model's value that cuts,
+the certificate counts these cuts as heuristic.
+"""
 
 KEEP = 64
 
@@ -42,8 +54,12 @@ class _Deadline(Exception):
     pass
 
 
-def search(program: Program, forms: Sequence[Form], device: Device, seconds: float = 5.0) -> SearchResult:
-    """Ranked sGraphs for a program; `forms` are equivalent programs, the program itself first. Keeps `seconds` within a kernel."""
+def search(
+    program: Program, forms: Sequence[Form], device: Device, seconds: float = 5.0
+) -> SearchResult:
+    """Ranked sGraphs for a program; `forms` are equivalent programs, the program itself first.
+    Keeps `seconds` within a kernel.
+    """
     started = time.perf_counter()
     counts = Counts()
     found: list[Candidate] = []
@@ -80,7 +96,12 @@ def physical_floor(program: Program, device: Device) -> float:
 
 def _by_library(program: Program, form: Form, device: Device) -> Candidate:
     costed = library_cost(form.program.name, form.program.outputs, device)
-    return _candidate(program, form, (costed,), "XLA" if form.program.digest == program.digest else "XLA, other form")
+    return _candidate(
+        program,
+        form,
+        (costed,),
+        "XLA" if form.program.digest == program.digest else "XLA, other form",
+    )
 
 
 def _partitions(program: Program) -> tuple[Iterable[frozenset[Node]], bool]:
@@ -93,7 +114,9 @@ def _partitions(program: Program) -> tuple[Iterable[frozenset[Node]], bool]:
 
 
 def _local(keys: list[Node]) -> Iterator[frozenset[Node]]:
-    """All fused, each alone, neighbouring pairs, all materialised, all but one: a fixed, linear-size neighbourhood."""
+    """All fused, each alone, neighbouring pairs, all materialised, all but one: a fixed,
+    linear-size neighbourhood.
+    """
     everything = frozenset(keys)
     yield frozenset()
     yield everything
@@ -119,7 +142,9 @@ def _structures(
             continue
         options: list[tuple[Costed, ...]] = []
         for group in together:
-            name = f"{form.program.name}_{group[0].tensor.name}" if materialised else form.program.name
+            name = (
+                f"{form.program.name}_{group[0].tensor.name}" if materialised else form.program.name
+            )
             ours = coster.options(name, group)
             library = (library_cost(name, group, device),) if materialised else ()
             options.append((*ours, *library))
@@ -138,7 +163,9 @@ def _cheapest(options: list[tuple[Costed, ...]]) -> Iterator[tuple[Costed, ...]]
     for g, group in enumerate(options):
         for n in range(len(group)):
             if n != best[g]:
-                yield tuple(group[n] if g == h else options[h][best[h]] for h in range(len(options)))
+                yield tuple(
+                    group[n] if g == h else options[h][best[h]] for h in range(len(options))
+                )
 
 
 def _candidate(program: Program, form: Form, chosen: tuple[Costed, ...], why: str) -> Candidate:
@@ -149,14 +176,22 @@ def _candidate(program: Program, form: Form, chosen: tuple[Costed, ...], why: st
         for node in costed.nodes:
             if isinstance(node, Kernel):
                 place = len(nodes)
-                renamed = {s: s if s.startswith("S_") or place == 0 else f"{s}_{place}" for s in node.symbols}
-                sizes |= {new: known.get(f"{node.name}.{old}", known.get(old, 0)) for old, new in renamed.items()}
+                renamed = {
+                    s: s if s.startswith("S_") or place == 0 else f"{s}_{place}"
+                    for s in node.symbols
+                }
+                sizes |= {
+                    new: known.get(f"{node.name}.{old}", known.get(old, 0))
+                    for old, new in renamed.items()
+                }
                 node = _with_symbols(node, renamed)
             nodes.append(node)
     outputs = tuple(store.tensor for store in program.outputs)
     sgraph = SGraph(program.name, program.inputs, tuple(nodes), outputs, program.compute)
     total, floor = sum(c.estimate for c in chosen), sum(c.bound for c in chosen)
-    return Candidate(sgraph, form.program, floor, total, tuple(sorted(sizes.items())), form.axioms, why)
+    return Candidate(
+        sgraph, form.program, floor, total, tuple(sorted(sizes.items())), form.axioms, why
+    )
 
 
 def _with_symbols(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
@@ -173,8 +208,9 @@ def _with_symbols(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
 
 
 def _ranked(found: list[Candidate]) -> tuple[tuple[Candidate, ...], int]:
-    """The best of each kind of structure and form, at most `KEEP`, best estimate first; XLA's own are always kept. Also how many
-    were dropped."""
+    """The best of each kind of structure and form, at most `KEEP`, best estimate first; XLA's own
+    are always kept. Also how many were dropped.
+    """
     distinct: dict[str, Candidate] = {}
     for candidate in found:
         old = distinct.get(candidate.sgraph.digest)

@@ -1,8 +1,9 @@
 """The legal sizes of a kernel's symbols, all at once.
 
-In: a kernel and a device. Out: for every symbol a column of one NumPy table; a row of the table is one assignment. Tiles are powers of
-two (the last tile may be ragged, so no axis needs to divide); an axis that both factors of a product share is a batch axis
-and has tile 1, because a matrix unit works on one matrix at a time.
+In: a kernel and a device. Out: for every symbol a column of one NumPy table; a row of the table is
+one assignment. Tiles are powers of two (the last tile may be ragged, so no axis needs to divide);
+an axis that both factors of a product share is a batch axis and has tile 1, because a matrix unit
+works on one matrix at a time.
 
 >>> from prism_jax import device
 >>> from prism_jax.ir.nodes import Axis, Load, Store, Tensor, at
@@ -36,12 +37,16 @@ MAX_BLOCKS = 2**24
 
 
 def largest_grid_tile(device: Device) -> int:
-    """A block's share of one axis: a matrix unit's few tiles, or on a CPU what keeps the loop over blocks short."""
+    """A block's share of one axis: a matrix unit's few tiles, or on a CPU what keeps the loop over
+    blocks short.
+    """
     return 256 if device.kind == "gpu" else 4096
 
 
 def largest_tile(device: Device) -> int:
-    """Elements that one block's accumulators and its largest intermediate may have: registers, or a core's cache."""
+    """Elements that one block's accumulators and its largest intermediate may have: registers, or a
+    core's cache.
+    """
     return 49152 if device.kind == "gpu" else device.smem_per_block // 4
 
 
@@ -80,7 +85,11 @@ def choices(kernel: Kernel, device: Device) -> dict[str, list[int]]:
 
     for grid in kernel.grid:
         if isinstance(grid.tile, str):
-            top = 1 if grid.axis in batch else min(largest_grid_tile(device), power_of_two(extent(grid.axis.size)))
+            top = (
+                1
+                if grid.axis in batch
+                else min(largest_grid_tile(device), power_of_two(extent(grid.axis.size)))
+            )
             found[grid.tile] = [1 << n for n in range(top.bit_length())]
     for loop in kernel.all_loops:
         if isinstance(loop.tile, str):
@@ -95,7 +104,9 @@ def choices(kernel: Kernel, device: Device) -> dict[str, list[int]]:
 
 
 def table(kernel: Kernel, device: Device, limit: int = 200_000) -> Table:
-    """Every legal assignment of the kernel's symbols, at most `limit` (the coarsest loop tiles are dropped first)."""
+    """Every legal assignment of the kernel's symbols, at most `limit` (the coarsest loop tiles are
+    dropped first).
+    """
     values = choices(kernel, device)
     names = sorted(values)
     while np.prod([len(values[n]) for n in names]) > limit:
@@ -106,7 +117,9 @@ def table(kernel: Kernel, device: Device, limit: int = 200_000) -> Table:
 
 
 def legal(form: Form, device: Device, rows: int) -> npt.NDArray[np.bool_]:
-    """Which assignments fit: accumulators and the largest intermediate tile in registers, one step's operands on chip."""
+    """Which assignments fit: accumulators and the largest intermediate tile in registers, one
+    step's operands on chip.
+    """
     fits = np.ones(rows, np.bool_)
     fits &= np.asarray(form.accumulators + form.widest) <= largest_tile(device)
     fits &= 2 * np.asarray(form.operands) <= device.smem_per_block  # two steps in flight at least
@@ -115,7 +128,9 @@ def legal(form: Form, device: Device, rows: int) -> npt.NDArray[np.bool_]:
 
 
 def evaluate(kernel: Kernel, device: Device) -> tuple[Table, Form]:
-    """The table of assignments that fit and the closed forms on it. The table is empty where nothing fits."""
+    """The table of assignments that fit and the closed forms on it. The table is empty where
+    nothing fits.
+    """
     sizes = table(kernel, device)
     rows = len(next(iter(sizes.values()), np.zeros(1)))
     form = forms(kernel, sizes)
@@ -128,5 +143,14 @@ def _rows(form: Form, fits: npt.NDArray[np.bool_]) -> Form:
         return np.broadcast_to(np.asarray(number, np.float64), fits.shape)[fits]
 
     arithmetic: Mapping[object, Number] = {unit: take(n) for unit, n in form.arithmetic.items()}
-    return Form(take(form.blocks), take(form.steps), take(form.loaded), take(form.compulsory), take(form.stored),
-                dict(arithmetic), take(form.accumulators), take(form.operands), take(form.widest))  # fmt: skip
+    return Form(
+        take(form.blocks),
+        take(form.steps),
+        take(form.loaded),
+        take(form.compulsory),
+        take(form.stored),
+        dict(arithmetic),
+        take(form.accumulators),
+        take(form.operands),
+        take(form.widest),
+    )

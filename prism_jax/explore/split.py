@@ -1,7 +1,8 @@
 """Splitting a kernel's reduction over the grid, together with the kernel that combines the parts.
 
-A kernel with few blocks leaves most multiprocessors idle. Its loop is cut into S runs, one per block of a new grid axis; every block
-stores its accumulators, and a second kernel merges them with each accumulator's own monoid, rescaled where the accumulator is:
+A kernel with few blocks leaves most multiprocessors idle. Its loop is cut into S runs, one per
+block of a new grid axis; every block stores its accumulators, and a second kernel merges them with
+each accumulator's own monoid, rescaled where the accumulator is:
 
     final = (+)_s [live(r_s) ? exp(u(r) - u(r_s)) (.) part_s : identity],   r = max_s r_s
 
@@ -14,7 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from prism_jax.explore.structure import KernelBuilder, Unfit
-from prism_jax.ir.nodes import Axis, Carried, Const, Load, Node, Pointwise, Reduce, Store, Tensor, at
+from prism_jax.ir.nodes import (
+    Axis,
+    Carried,
+    Const,
+    Load,
+    Node,
+    Pointwise,
+    Reduce,
+    Store,
+    Tensor,
+    at,
+)
 from prism_jax.ir.ops import MONOIDS
 from prism_jax.ir.program import walk
 from prism_jax.ir.rewrite import replace as substitute
@@ -33,8 +45,9 @@ class Split:
 def split(builder: KernelBuilder, kernel: Kernel, compute: str, recompute: bool = False) -> Split:
     """The kernel's only loop, split. Raises `Unfit` where that has no meaning or no use.
 
-    An accumulator may lack one of the grid's axes (a row's norm beside a matrix product). With `recompute` it is not split but
-    computed again by the second kernel; otherwise the axis is held by the first, so that one block has all of it.
+    An accumulator may lack one of the grid's axes (a row's norm beside a matrix product). With
+    `recompute` it is not split but computed again by the second kernel; otherwise the axis is held
+    by the first, so that one block has all of it.
     """
     if len(kernel.loops) != 1 or kernel.loops[0].stores or not kernel.stores:
         raise Unfit("only a kernel with one loop and an epilogue can be split")
@@ -46,11 +59,17 @@ def split(builder: KernelBuilder, kernel: Kernel, compute: str, recompute: bool 
         raise Unfit("nothing is left to recompute")
     axis = Axis(f"s_{loop.axis.name}", f"S_{loop.axis.name}")
     tensors = {a.name: _part(kernel, a, axis, compute) for a in stored}
-    return Split(_parts(kernel, loop, stored, tensors, axis), _combine(builder, kernel, stored, tensors, axis), axis)
+    return Split(
+        _parts(kernel, loop, stored, tensors, axis),
+        _combine(builder, kernel, stored, tensors, axis),
+        axis,
+    )
 
 
 def _stored(kernel: Kernel, loop: Loop) -> tuple[Accumulator, ...]:
-    """The accumulators whose parts are stored: those with every grid axis, and what their rescaling depends on."""
+    """The accumulators whose parts are stored: those with every grid axis, and what their rescaling
+    depends on.
+    """
     grid = [g.axis for g in kernel.grid]
     wide = [a for a in loop.accumulators if all(axis in a.axes for axis in grid)]
     needed = {name for a in wide for name in a.depends} | {a.name for a in wide}
@@ -67,7 +86,11 @@ def _part(kernel: Kernel, accumulator: Accumulator, axis: Axis, compute: str) ->
 
 
 def _parts(
-    kernel: Kernel, loop: Loop, stored: tuple[Accumulator, ...], tensors: Mapping[str, Tensor], axis: Axis
+    kernel: Kernel,
+    loop: Loop,
+    stored: tuple[Accumulator, ...],
+    tensors: Mapping[str, Tensor],
+    axis: Axis,
 ) -> Kernel:
     """The first kernel: block s runs its share of the steps and stores what it has."""
     grid_axes = [g.axis for g in kernel.grid]
@@ -76,12 +99,18 @@ def _parts(
         Store(tensors[a.name], (at(axis), *(at(x) for x in a.axes)), a.carried()) for a in stored
     )
     shared = replace(loop, accumulators=stored, split=axis)
-    grid = tuple(g for g in kernel.grid if g.axis not in narrow)  # a narrow axis is held whole: one block writes it once
+    grid = tuple(
+        g for g in kernel.grid if g.axis not in narrow
+    )  # a narrow axis is held whole: one block writes it once
     return Kernel(f"{kernel.name}_parts", (GridAxis(axis, 1), *grid), (shared,), stores)
 
 
 def _combine(
-    builder: KernelBuilder, kernel: Kernel, stored: tuple[Accumulator, ...], tensors: Mapping[str, Tensor], axis: Axis
+    builder: KernelBuilder,
+    kernel: Kernel,
+    stored: tuple[Accumulator, ...],
+    tensors: Mapping[str, Tensor],
+    axis: Axis,
 ) -> Kernel:
     """The second kernel: merges the parts, then the epilogue of the original."""
     finals: dict[Node, Node] = {}
@@ -109,9 +138,13 @@ def _load(tensor: Tensor, accumulator: Accumulator, axis: Axis) -> Load:
 
 
 def _rescaled(
-    accumulator: Accumulator, part: Node, tensors: Mapping[str, Tensor], stored: tuple[Accumulator, ...],
-    axis: Axis, finals: Mapping[Node, Node],
-) -> Node:  # fmt: skip
+    accumulator: Accumulator,
+    part: Node,
+    tensors: Mapping[str, Tensor],
+    stored: tuple[Accumulator, ...],
+    axis: Axis,
+    finals: Mapping[Node, Node],
+) -> Node:
     """The part brought to the common stabiliser, and the identity where the part saw nothing."""
     assert accumulator.rescale is not None
     by_name = {a.name: a for a in stored}
@@ -129,4 +162,3 @@ def _rescaled(
     for alive in live:
         moved = Pointwise("where", (alive, moved, neutral))
     return moved
-

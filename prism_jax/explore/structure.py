@@ -1,14 +1,19 @@
-"""From terms to one kernel: loops, accumulators, cascades and an epilogue, for a given role of every axis.
+"""From terms to one kernel: loops, accumulators, cascades and an epilogue, for a given role of
+every axis.
 
-In: the stores that one kernel must write, and a *role* for each axis: "grid" (split over blocks), "loop" (stepped through) or "held"
-(whole in every block). Out: a `Kernel` with symbolic tile sizes, or `Unfit` with the reason. The roles are the mapping; everything
-else follows by rule:
+In: the stores that one kernel must write, and a *role* for each axis: "grid" (split over blocks),
+"loop" (stepped through) or "held" (whole in every block). Out: a `Kernel` with symbolic tile sizes,
+or `Unfit` with the reason. The roles are the mapping; everything else follows by rule:
 
-* a reduction over a loop axis becomes an accumulator; over held axes it stays a reduction inside the tile;
-* reductions that depend on nothing of each other share one loop; one that depends on another over the same axis joins its
+* a reduction over a loop axis becomes an accumulator; over held axes it stays a reduction inside
+  the tile;
+* reductions that depend on nothing of each other share one loop; one that depends on another over
+  the same axis joins its
   loop if the cascade rule allows, else it starts a loop of its own after it;
-* a reduction inside a loop step over an axis of its own (the inner product of attention's scores) is held, or an inner loop;
-* what a store needs after the last loop is the epilogue; a store over a loop axis is written step by step in a later loop.
+* a reduction inside a loop step over an axis of its own (the inner product of attention's scores)
+  is held, or an inner loop;
+* what a store needs after the last loop is the epilogue; a store over a loop axis is written step
+  by step in a later loop.
 """
 
 from __future__ import annotations
@@ -39,11 +44,15 @@ class _LoopState:
 
     def frozen(self, number: int) -> Loop:
         inner = tuple(state.frozen(number * 10 + n) for n, state in enumerate(self.inner))
-        return Loop(self.axis, tile_symbol(self.axis), tuple(self.accumulators), tuple(self.stores), inner)
+        return Loop(
+            self.axis, tile_symbol(self.axis), tuple(self.accumulators), tuple(self.stores), inner
+        )
 
 
 def tile_symbol(axis: Axis) -> str:
-    """The symbol of an axis's tile. One axis has one tile in a kernel, whatever dimension splits it."""
+    """The symbol of an axis's tile. One axis has one tile in a kernel, whatever dimension splits
+    it.
+    """
     return f"T_{axis.name}"
 
 
@@ -57,9 +66,13 @@ class _Placed:
 
 
 class KernelBuilder:
-    """Builds one kernel. `fuse=False` never applies the cascade rule (each dependent reduction gets a loop of its own)."""
+    """Builds one kernel. `fuse=False` never applies the cascade rule (each dependent reduction gets
+    a loop of its own).
+    """
 
-    def __init__(self, name: str, stores: tuple[Store, ...], roles: Roles, fuse: bool = True) -> None:
+    def __init__(
+        self, name: str, stores: tuple[Store, ...], roles: Roles, fuse: bool = True
+    ) -> None:
         self.name, self.stores, self.roles, self.fuse = name, stores, roles, fuse
         self.loops: dict[tuple[int, Axis], _LoopState] = {}
         self.placed: dict[Reduce, _Placed] = {}
@@ -88,14 +101,18 @@ class KernelBuilder:
             indexed = {a for index in store.index for a in index.axes_free}
             missing = [a.name for a in grid if a not in indexed]
             if missing:
-                raise Unfit(f"{store.tensor.name} has no axis {missing[0]}, so its blocks would write it twice")
+                raise Unfit(
+                    f"{store.tensor.name} has no axis {missing[0]}: blocks would write it twice"
+                )
         return tuple(GridAxis(a, tile_symbol(a)) for a in grid)
 
     def _role(self, axis: Axis) -> str:
         return self.roles.get(axis, "held")
 
     def _loop_axis(self, reduction: Reduce) -> Axis | None:
-        """The axis whose loop a reduction runs in. A grid axis that is reduced over is stepped through again."""
+        """The axis whose loop a reduction runs in. A grid axis that is reduced over is stepped
+        through again.
+        """
         stepped = [a for a in reduction.axes if self._role(a) in ("loop", "grid")]
         if len(stepped) > 1:
             raise Unfit(f"a reduction would loop over both {stepped[0]} and {stepped[1]}")
@@ -104,7 +121,7 @@ class KernelBuilder:
     # --- terms outside all loops ------------------------------------------------------------
 
     def _outside(self, root: Node) -> Node:
-        """The term with every top-level reduction replaced by the final value of its accumulators."""
+        """The term with every top-level reduction replaced by its accumulators' final value."""
         memo: dict[Node, Node] = {}
 
         def visit(node: Node) -> Node:
@@ -118,7 +135,9 @@ class KernelBuilder:
         return visit(root)
 
     def _place(self, reduction: Reduce) -> _Placed:
-        """Makes the accumulators of a top-level reduction, after those of everything that it depends on."""
+        """Makes the accumulators of a top-level reduction, after those of everything that it
+        depends on.
+        """
         if reduction not in self.placed:
             axis = self._loop_axis(reduction)
             assert axis is not None
@@ -140,7 +159,11 @@ class KernelBuilder:
             if node in seen:
                 return
             seen.add(node)
-            if isinstance(node, Reduce) and axis not in node.axes_free and self._loop_axis(node) is not None:
+            if (
+                isinstance(node, Reduce)
+                and axis not in node.axes_free
+                and self._loop_axis(node) is not None
+            ):
                 found[node] = None
                 return
             for child in node.children:
@@ -152,13 +175,17 @@ class KernelBuilder:
     def _after(self, earlier: tuple[Reduce, ...]) -> int:
         return max((self._place(r).level + 1 for r in earlier), default=0)
 
-    def _own_loop(self, reduction: Reduce, body: Node, axis: Axis, earlier: tuple[Reduce, ...]) -> _Placed:
+    def _own_loop(
+        self, reduction: Reduce, body: Node, axis: Axis, earlier: tuple[Reduce, ...]
+    ) -> _Placed:
         level = self._after(earlier)
         summand = self._inside(body, axis, level, {})
         part = self._accumulate(reduction, level, axis, summand, Term(None, None, body))
         return _Placed(level, part.carried(), ((part, Term(None, None, body)),))
 
-    def _cascaded(self, reduction: Reduce, body: Node, axis: Axis, earlier: tuple[Reduce, ...]) -> _Placed | None:
+    def _cascaded(
+        self, reduction: Reduce, body: Node, axis: Axis, earlier: tuple[Reduce, ...]
+    ) -> _Placed | None:
         """The reduction in the same loop as the ones that it depends on, if the rule allows."""
         here = tuple(r for r in earlier if axis in r.axes and r.axes == (axis,))
         if not here:
@@ -190,13 +217,17 @@ class KernelBuilder:
         self, reduction: Reduce, body: Node, term: Term, axis: Axis, level: int,
         here: tuple[Reduce, ...], whole: bool,
     ) -> Accumulator | None:  # fmt: skip
-        """One term's accumulator: the summand at the running values, and the rescaling from the old to the new ones.
+        """One term's accumulator: the summand at the running values, and the rescaling from the old
+        to the new ones.
 
-        Where the term is the whole summand, the user's own expression is kept: exp(s - max) is more accurate than exp(s) exp(-max).
+        Where the term is the whole summand, the user's own expression is kept: exp(s - max) is more
+        accurate than exp(s) exp(-max).
         """
         if term.stabiliser is None:
             source = body if whole else term.summand()
-            return self._accumulate(reduction, level, axis, self._inside(source, axis, level, {}), term)
+            return self._accumulate(
+                reduction, level, axis, self._inside(source, axis, level, {}), term
+            )
         phases: dict[str, dict[Node, Node]] = {"old": {}, "new": {}}
         depends: list[str] = []
         running: list[tuple[Reduce, Carried]] = []
@@ -205,13 +236,15 @@ class KernelBuilder:
             if len(parts) != 1 or parts[0][1].outside is not None:
                 return None
             accumulator = parts[0][0]
-            if not r in walk([term.stabiliser]):
+            if r not in walk([term.stabiliser]):
                 continue
             depends.append(accumulator.name)
             for phase, values in phases.items():
                 values[r] = accumulator.carried(phase)
             running.append((r, accumulator.carried("new")))
-        old, new = (self._inside(term.stabiliser, axis, level, values) for values in phases.values())
+        old, new = (
+            self._inside(term.stabiliser, axis, level, values) for values in phases.values()
+        )
         if reduction.monoid == "sum":
             rescale: Node = Pointwise("exp", (_difference(new, old),))
             source = body if whole else term.summand()
@@ -221,7 +254,9 @@ class KernelBuilder:
             summand = self._inside(body, axis, level, phases["new"])
         summand = _while_live(summand, reduction.monoid, running)
         action = "mul" if reduction.monoid == "sum" else "add"
-        return self._accumulate(reduction, level, axis, summand, term, rescale, action, tuple(depends))
+        return self._accumulate(
+            reduction, level, axis, summand, term, rescale, action, tuple(depends)
+        )
 
     def _accumulate(
         self, reduction: Reduce, level: int, axis: Axis, summand: Node, term: Term,
@@ -230,13 +265,25 @@ class KernelBuilder:
         loop = self._loop(level, axis)
         axes = tuple(a for a in summand.axes_free if a != axis)
         for known in loop.accumulators:
-            same = (known.monoid, known.summand, known.rescale) == (reduction.monoid, summand, rescale)
+            same = (known.monoid, known.summand, known.rescale) == (
+                reduction.monoid,
+                summand,
+                rescale,
+            )
             if same and known.index_sort == reduction.index_sort:
                 return known
         name = f"{reduction.monoid}{len(self.level_of)}"
         self.level_of[name] = level
         made = Accumulator(
-            name, reduction.monoid, summand, axes, rescale, action, depends, reduction.precision, reduction.index_sort
+            name,
+            reduction.monoid,
+            summand,
+            axes,
+            rescale,
+            action,
+            depends,
+            reduction.precision,
+            reduction.index_sort,
         )
         loop.accumulators.append(made)
         return made
@@ -247,7 +294,9 @@ class KernelBuilder:
     # --- terms inside a loop step -----------------------------------------------------------
 
     def _inside(self, root: Node, axis: Axis, level: int, values: Mapping[Node, Node]) -> Node:
-        """The term as a step of the loop over `axis` computes it: earlier reductions are final, or as `values` says."""
+        """The term as a step of the loop over `axis` computes it: earlier reductions are final, or
+        as `values` says.
+        """
         memo: dict[Node, Node] = dict(values)
 
         def visit(node: Node) -> Node:
@@ -268,12 +317,16 @@ class KernelBuilder:
         return visit(root)
 
     def _inner(self, reduction: Reduce, outer: Axis, level: int) -> Node:
-        """A reduction that every step of an outer loop runs to its end: an inner loop over its own axis."""
+        """A reduction that every step of an outer loop runs to its end: an inner loop over its own
+        axis.
+        """
         axis = self._loop_axis(reduction)
         assert axis is not None
         if axis == outer or self._role(axis) == "grid":
             raise Unfit(f"axis {axis} would be looped over inside its own loop")
-        if any(isinstance(n, Reduce) and self._loop_axis(n) is not None for n in walk([reduction.body])):
+        if any(
+            isinstance(n, Reduce) and self._loop_axis(n) is not None for n in walk([reduction.body])
+        ):
             raise Unfit("loops would be nested three deep")
         rest = tuple(a for a in reduction.axes if a != axis)
         body = reduction.body
@@ -290,7 +343,17 @@ class KernelBuilder:
                 return known.carried()
         name = f"{reduction.monoid}{len(self.level_of)}"
         self.level_of[name] = level
-        made = Accumulator(name, reduction.monoid, body, axes, None, "mul", (), reduction.precision, reduction.index_sort)
+        made = Accumulator(
+            name,
+            reduction.monoid,
+            body,
+            axes,
+            None,
+            "mul",
+            (),
+            reduction.precision,
+            reduction.index_sort,
+        )
         inner.accumulators.append(made)
         return made.carried()
 
@@ -309,10 +372,12 @@ def _difference(new: Node, old: Node) -> Node:
 
 
 def _while_live(summand: Node, monoid: str, running: list[tuple[Reduce, Carried]]) -> Node:
-    """The summand, or the identity while a running maximum is still at its own: exp(-inf - -inf) is not a number.
+    """The summand, or the identity while a running maximum is still at its own: exp(-inf - -inf) is
+    not a number.
 
-    The test is for the identity, not for finiteness, so that NaN and +inf propagate as in the user's program. Of a product only the
-    factor that needs it is guarded, so that a matrix product stays one.
+    The test is for the identity, not for finiteness, so that NaN and +inf propagate as in the
+    user's program. Of a product only the factor that needs it is guarded, so that a matrix product
+    stays one.
     """
     for reduction, value in running:
         if not always_finite(reduction.body):
@@ -325,7 +390,10 @@ def _guarded(summand: Node, alive: Node, value: Carried, monoid: str) -> Node:
     if monoid == "sum" and isinstance(summand, Pointwise) and summand.op == "mul":
         touched = [value in walk([factor]) for factor in summand.args]
         if sum(touched) == 1:
-            args = (_guarded(f, alive, value, monoid) if t else f for f, t in zip(summand.args, touched, strict=True))
+            args = (
+                _guarded(f, alive, value, monoid) if t else f
+                for f, t in zip(summand.args, touched, strict=True)
+            )
             return Pointwise("mul", tuple(args))
     neutral = Const(MONOIDS[monoid].identity(summand.sort), summand.sort)
     return Pointwise("where", (alive, summand, neutral))

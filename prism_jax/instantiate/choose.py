@@ -1,8 +1,10 @@
-"""From ranked candidates to the plan that runs, or to none: XLA's own version stays unless something is measured to be better.
+"""From ranked candidates to the plan that runs, or to none: XLA's own version stays unless
+something is measured to be better.
 
-In: the program, the search's result, a device, options, an emitter, and the user's own region under `jax.jit`. Out: an `Outcome`: the plan
-(or None) with everything that was tried, its time, its error and why it was refused. Nothing is kept that fails the accuracy
-contract, and nothing that is not faster than the reference by `min_gain` in the same run.
+In: the program, the search's result, a device, options, an emitter, and the user's own region under
+`jax.jit`. Out: an `Outcome`: the plan (or None) with everything that was tried, its time, its error
+and why it was refused. Nothing is kept that fails the accuracy contract, and nothing that is not
+faster than the reference by `min_gain` in the same run.
 """
 
 from __future__ import annotations
@@ -25,12 +27,16 @@ UNROLL_UP_TO = 128
 STRUCTURES = 4
 FORMS = 4
 TRUST_MODEL_GAIN = 1.5
-"""Without measuring, a plan is taken only where the model expects at least this factor: the model is not exact."""
+"""Without measuring, a plan is taken only where the model expects at least this factor: the model
+is not exact.
+"""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One candidate plan and what became of it. Times in seconds; `error` is the worst ratio to what the contract allows."""
+    """One candidate plan and what became of it. Times in seconds; `error` is the worst ratio to
+    what the contract allows.
+    """
 
     plan: Plan
     estimate: float
@@ -44,7 +50,9 @@ class Tried:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What instantiation decided. `plan` is None where XLA's version stays; `reference` is its measured time in seconds."""
+    """What instantiation decided. `plan` is None where XLA's version stays; `reference` is its
+    measured time in seconds.
+    """
 
     plan: Plan | None
     function: Function | None
@@ -56,7 +64,9 @@ class Outcome:
 
 
 class Judge:
-    """What the caller lends to instantiation: clocks and the verifier. One object so that each can be replaced in a test."""
+    """What the caller lends to instantiation: clocks and the verifier. One object so that each can
+    be replaced in a test.
+    """
 
     def __init__(
         self,
@@ -73,8 +83,9 @@ def choose(
 ) -> Outcome:  # fmt: skip
     """The fastest plan that is right.
 
-    `judge.pair(reference, candidate)` gives (reference seconds, candidate seconds, low and high end of the 95 % interval of
-    reference / candidate), measured side by side; `judge.verify` gives (passed, error ratio, sentence, evidence).
+    `judge.pair(reference, candidate)` gives (reference seconds, candidate seconds, low and high end
+    of the 95 % interval of reference / candidate), measured side by side; `judge.verify` gives
+    (passed, error ratio, sentence, evidence).
     """
     deadline = time.monotonic() + options.tune_seconds
     trials = Trials()
@@ -88,8 +99,15 @@ def choose(
         if isinstance(function, str):
             tried.append(_with(row, refused=function))
             continue
+        if best is not None and candidate.bound >= best[0]:
+            tried.append(
+                _with(row, refused="not measured: its bound is no better than the plan chosen")
+            )
+            continue
         if options.tune == "off" or time.monotonic() > deadline:
-            tried.append(_with(row, refused="not measured: no time left" if options.tune != "off" else None))
+            tried.append(
+                _with(row, refused="not measured: no time left" if options.tune != "off" else None)
+            )
             if options.tune == "off" and best is None and _trusted(candidate, result):
                 passed, error, sentence, evidence = judge.verify(plan, function)
                 tried[-1] = _with(row, error=error, refused=None if passed else sentence)
@@ -103,7 +121,9 @@ def choose(
             continue
         row = _with(row, measured=seconds)
         if low < 1 + options.min_gain:
-            tried.append(_with(row, refused=f"not faster: 95 % interval of the gain starts at {low:.2f}"))
+            tried.append(
+                _with(row, refused=f"not faster: 95 % interval of the gain starts at {low:.2f}")
+            )
             continue
         if best is not None and seconds >= best[0]:
             tried.append(_with(row, refused="slower than the plan chosen"))
@@ -138,7 +158,9 @@ def _plans(
     program: Program, result: SearchResult, device: Device, options: Options, emitter: Emitter,
     judge: Judge, deadline: float, trials: Trials,
 ) -> list[tuple[Plan, Candidate]]:  # fmt: skip
-    """The plans worth measuring whole: other forms by XLA, and the best structures with kernels of ours, tuned."""
+    """The plans worth measuring whole: other forms by XLA, and the best structures with kernels of
+    ours, tuned.
+    """
     found: list[tuple[Plan, Candidate]] = []
     own = next(c for c in result.candidates if c.why == "XLA")
     forms = [c for c in result.candidates if not c.kernels]
@@ -146,7 +168,9 @@ def _plans(
         for candidate in forms[: FORMS + 1]:
             for unroll in _unrolls(candidate, device):
                 if candidate.why != "XLA" or unroll:
-                    found.append((Plan(candidate.sgraph, "jnp", device.name, unroll=unroll), candidate))
+                    found.append(
+                        (Plan(candidate.sgraph, "jnp", device.name, unroll=unroll), candidate)
+                    )
     backend = "triton" if device.kind == "gpu" else "lax"
     if options.backend in (None, backend):
         ours = [c for c in result.candidates if c.kernels]
@@ -162,7 +186,9 @@ def _plans(
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """One candidate for each way of cutting into kernels: near-copies would only repeat the measurement."""
+    """One candidate for each way of cutting into kernels: near-copies would only repeat the
+    measurement.
+    """
     seen: set[tuple[object, ...]] = set()
     kept: list[Candidate] = []
     for candidate in candidates:
@@ -184,11 +210,15 @@ def _untuned(candidate: Candidate, device: Device, backend: str) -> Plan:
 
 
 def _unrolls(candidate: Candidate, device: Device) -> tuple[int, ...]:
-    """Whether reductions of non-products are also tried as sums of slices, which a CPU's vector units like."""
+    """Whether reductions of non-products are also tried as sums of slices, which a CPU's vector
+    units like.
+    """
     if device.kind != "cpu":
         return (0,)
     for node in candidate.form.nodes:
-        if isinstance(node, Reduce) and not (isinstance(node.body, Pointwise) and node.body.op == "mul"):
+        if isinstance(node, Reduce) and not (
+            isinstance(node.body, Pointwise) and node.body.op == "mul"
+        ):
             sizes = [a.size for a in node.axes if isinstance(a.size, int)]
             if node.monoid in ("sum", "max", "min") and max(sizes, default=0) <= UNROLL_UP_TO:
                 return (0, UNROLL_UP_TO)

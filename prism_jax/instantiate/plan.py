@@ -1,7 +1,7 @@
 """A plan: an sGraph with every number given, and the back end that runs it.
 
-A plan is a value: frozen, hashable, printable. Two plans with one digest run the same code, so jax's caches, the plan cache and
-tests compare digests. It holds no arrays and no functions.
+A plan is a value: frozen, hashable, printable. Two plans with one digest run the same code, so
+jax's caches, the plan cache and tests compare digests. It holds no arrays and no functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ BACKENDS = ("triton", "lax", "jnp")
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one kernel is compiled: `products` is "dot" (matrix unit) or "mulsum" (multiply, then add up)."""
+    """How one kernel is compiled: `products` is "dot" (matrix unit) or "mulsum" (multiply, then add
+    up).
+    """
 
     num_warps: int = 4
     num_stages: int = 3
@@ -29,8 +31,9 @@ class Schedule:
 class Plan:
     """What runs for a region.
 
-    `sizes` gives every symbol of the sGraph a number; `schedules` one entry per kernel, in order; `unroll` (jnp only) is the
-    longest reduction that is written as a sum of slices; `device` names the row it was made for.
+    `sizes` gives every symbol of the sGraph a number; `schedules` one entry per kernel, in order;
+    `unroll` (jnp only) is the longest reduction that is written as a sum of slices; `device` names
+    the row it was made for.
     """
 
     sgraph: SGraph
@@ -55,7 +58,14 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """sha256 of everything that decides what runs."""
-        parts = [self.sgraph.digest, self.backend, self.device, repr(self.sizes), repr(self.schedules), str(self.unroll)]
+        parts = [
+            self.sgraph.digest,
+            self.backend,
+            self.device,
+            repr(self.sizes),
+            repr(self.schedules),
+            str(self.unroll),
+        ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def summary(self) -> str:

@@ -1,7 +1,8 @@
 """Sizes and schedules of one kernel, ranked by closed form before anything is compiled.
 
-In: a kernel, a device, numbers for the symbols that other kernels share. Out: at most `count` (sizes, schedule) pairs, best estimate
-first. Near-equal estimates differ in tile shape on purpose: the model cannot tell them apart, the device can.
+In: a kernel, a device, numbers for the symbols that other kernels share. Out: at most `count`
+(sizes, schedule) pairs, best estimate first. Near-equal estimates differ in tile shape on purpose:
+the model cannot tell them apart, the device can.
 """
 
 from __future__ import annotations
@@ -46,9 +47,13 @@ def ranked(
 
 
 def schedules(kernel: Kernel, widest: float, operands: float, device: Device) -> Iterator[Schedule]:
-    """Warps by the size of the largest tile; pipeline depths, where there is a loop, for which the operands fit on chip."""
+    """Warps by the size of the largest tile; pipeline depths, where there is a loop, for which the
+    operands fit on chip.
+    """
     warps = [8, 4] if widest >= 8192 else [4, 8] if widest >= 2048 else [4, 2]
-    depths = [d for d in (3, 4, 2, 5) if d * operands <= device.smem_per_block] if kernel.loops else [3]
+    depths = (
+        [d for d in (3, 4, 2, 5) if d * operands <= device.smem_per_block] if kernel.loops else [3]
+    )
     for num_stages in depths or [2]:
         for num_warps in warps:
             yield Schedule(num_warps, num_stages)

@@ -1,7 +1,8 @@
 """Measured choice among ranked candidates, kernel by kernel.
 
-Kernels of a plan run one after the other, so each is tuned alone: its best sizes and schedule do not depend on its neighbours, except
-through the symbols that they share (the number of parts of a split), which are tried one value at a time.
+Kernels of a plan run one after the other, so each is tuned alone: its best sizes and schedule do
+not depend on its neighbours, except through the symbols that they share (the number of parts of a
+split), which are tried one value at a time.
 """
 
 from __future__ import annotations
@@ -24,22 +25,32 @@ SHARED_VALUES = 3
 
 
 class Emitter(Protocol):
-    """What turns plans into functions; given by the pipeline, so that tuning does not depend on any back end."""
+    """What turns plans into functions; given by the pipeline, so that tuning does not depend on any
+    back end.
+    """
 
     def functions(self, plans: Sequence[Plan], deadline: float) -> list[Function | str]:
-        """Each plan as a traceable function of its sGraph's inputs, or a sentence that says why it cannot run."""
+        """Each plan as a traceable function of its sGraph's inputs, or a sentence that says why it
+        cannot run.
+        """
         ...
 
 
 class Clock(Protocol):
-    """Times functions that compete, on random inputs of the sGraph's tensors: seconds, or the error that running them raised."""
+    """Times functions that compete, on random inputs of the sGraph's tensors: seconds, or the error
+    that running them raised.
+    """
 
-    def __call__(self, functions: Sequence[Function], sgraph: SGraph) -> list[float | Exception]: ...
+    def __call__(
+        self, functions: Sequence[Function], sgraph: SGraph
+    ) -> list[float | Exception]: ...
 
 
 @dataclass
 class Trials:
-    """What tuning tried: counts by outcome, and (kernel, sizes, schedule, estimate, measured) rows for judging the ranking."""
+    """What tuning tried: counts by outcome, and (kernel, sizes, schedule, estimate, measured) rows
+    for judging the ranking.
+    """
 
     compiled: int = 0
     measured: int = 0
@@ -54,9 +65,16 @@ class Trials:
 
 
 def tune(
-    candidate: Candidate, device: Device, emitter: Emitter, clock: Clock, deadline: float, trials: Trials
+    candidate: Candidate,
+    device: Device,
+    emitter: Emitter,
+    clock: Clock,
+    deadline: float,
+    trials: Trials,
 ) -> Plan | None:
-    """The candidate's best measured plan, or None if none of its kernels' candidates runs before the deadline."""
+    """The candidate's best measured plan, or None if none of its kernels' candidates runs before
+    the deadline.
+    """
     sgraph = candidate.sgraph
     best: tuple[float, Plan] | None = None
     for shared in _shared_values(sgraph, device, dict(candidate.sizes)):
@@ -72,7 +90,9 @@ def tune(
             sizes |= dict(chosen)
             schedules.append(schedule)
         else:
-            plan = Plan(sgraph, "triton", device.name, tuple(sorted(sizes.items())), tuple(schedules))
+            plan = Plan(
+                sgraph, "triton", device.name, tuple(sorted(sizes.items())), tuple(schedules)
+            )
             if best is None or total < best[0]:
                 best = (total, plan)
         if time.monotonic() > deadline:
@@ -81,7 +101,7 @@ def tune(
 
 
 def _shared_values(sgraph: SGraph, device: Device, known: dict[str, int]) -> list[dict[str, int]]:
-    """Numbers for the symbols that several kernels share: the model's choice, then its neighbours."""
+    """Numbers for the symbols that several kernels share: the model's choice, its neighbours."""
     shared = [s for s in sgraph.symbols if sum(s in k.symbols for k in sgraph.kernels) > 1]
     values = [{s: known[s] for s in shared}]
     for factor in (2.0, 0.5):
@@ -127,10 +147,14 @@ def _tune_kernel(
 
 
 def _numbers(sgraph: SGraph, sizes: dict[str, int]) -> SGraph:
-    """The sGraph with its tensors' symbolic dimensions given numbers, so that inputs can be drawn for them."""
+    """The sGraph with its tensors' symbolic dimensions given numbers, so that inputs can be drawn
+    for them.
+    """
     from dataclasses import replace
 
     def tensor(t: Any) -> Any:
         return replace(t, shape=tuple(sizes[s] if isinstance(s, str) else s for s in t.shape))
 
-    return replace(sgraph, inputs=tuple(map(tensor, sgraph.inputs)), outputs=tuple(map(tensor, sgraph.outputs)))
+    return replace(
+        sgraph, inputs=tuple(map(tensor, sgraph.inputs)), outputs=tuple(map(tensor, sgraph.outputs))
+    )

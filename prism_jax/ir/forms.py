@@ -1,15 +1,17 @@
 """Closed forms of a kernel: blocks, bytes, arithmetic, footprint, as functions of its size symbols.
 
-The same code runs on three kinds of numbers: Python integers, NumPy arrays (thousands of size assignments in one call) and
-sympy expressions (to print a form, or to reason about it). Counts are exact: a ragged last tile counts what it really holds, so
-an instrumented run of the instantiated sGraph counts the same bytes and operations.
+The same code runs on three kinds of numbers: Python integers, NumPy arrays (thousands of size
+assignments in one call) and sympy expressions (to print a form, or to reason about it). Counts are
+exact: a ragged last tile counts what it really holds, so an instrumented run of the instantiated
+sGraph counts the same bytes and operations.
 
 >>> from prism_jax.ir.nodes import Axis, Load, Pointwise, Reduce, Store, Tensor, at
 >>> from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, Loop
 >>> i, k = Axis("i", 100), Axis("k", 64)
 >>> x, y = Tensor("x", (100, 64), "float16"), Tensor("y", (100,), "float32")
 >>> total = Accumulator("total", "sum", Load(x, (at(i), at(k))), (i,))
->>> kernel = Kernel("rows", (GridAxis(i, "T_i"),), (Loop(k, "T_k", (total,)),), (Store(y, (at(i),), total.carried()),))
+>>> loop = Loop(k, "T_k", (total,))
+>>> kernel = Kernel("rows", (GridAxis(i, "T_i"),), (loop,), (Store(y, (at(i),), total.carried()),))
 >>> form = forms(kernel, {"T_i": 16, "T_k": 32})
 >>> form.blocks, form.loaded, form.compulsory, form.stored
 (7, 12800, 12800, 400)
@@ -22,7 +24,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prism_jax.ir.nodes import REAL, Axis, Carried, Load, Node, Pointwise, Reduce, Size, Store, Tensor
+from prism_jax.ir.nodes import (
+    REAL,
+    Axis,
+    Carried,
+    Load,
+    Node,
+    Pointwise,
+    Reduce,
+    Size,
+    Store,
+    Tensor,
+)
 from prism_jax.ir.ops import OPS
 from prism_jax.ir.sgraph import Kernel, Loop
 
@@ -53,9 +66,10 @@ def ceil_div(a: Number, b: Number) -> Number:
 class Form:
     """Counts for one launch. Bytes are bytes; `arithmetic` counts operations by unit.
 
-    `loaded` is what all blocks read together (reloads by other blocks included), `compulsory` what must be read at least once.
-    Units: ("dot", operand dtype) multiply-adds x 2; "other"; "special". `accumulators` (elements), `operands` (bytes loaded in one
-    step) and `widest` (elements of the largest intermediate tile) are one block's footprint.
+    `loaded` is what all blocks read together (reloads by other blocks included), `compulsory` what
+    must be read at least once. Units: ("dot", operand dtype) multiply-adds x 2; "other"; "special".
+    `accumulators` (elements), `operands` (bytes loaded in one step) and `widest` (elements of the
+    largest intermediate tile) are one block's footprint.
     """
 
     blocks: Number
@@ -93,7 +107,9 @@ class _Counter:
         return ceil_div(self.value(loop.axis.size), self.value(loop.tile))
 
     def executed(self, axes: tuple[Axis, ...], loops: tuple[Loop, ...]) -> Number:
-        """How many elements of a node with these free axes are computed by all blocks together, inside these loops."""
+        """How many elements of a node with these free axes are computed by all blocks together,
+        inside these loops.
+        """
         total: Number = 1
         split_here = {loop.split for loop in loops}
         for axis in self.grid:
@@ -113,19 +129,23 @@ class _Counter:
         looped = {loop.axis: self.value(loop.tile) for loop in loops}
         return math.prod(self.grid.get(a, looped.get(a, self.value(a.size))) for a in axes)
 
-    def count(self, root: Node, loops: tuple[Loop, ...], seen: set[tuple[Node, tuple[Loop, ...]]]) -> None:
+    def count(
+        self, root: Node, loops: tuple[Loop, ...], seen: set[tuple[Node, tuple[Loop, ...]]]
+    ) -> None:
         varying = {loop.axis: n for n, loop in enumerate(loops)}
         memo: dict[Node, int] = {}
 
         def depth(node: Node) -> int:
-            """How many of the loops a node must be computed inside: 0 for one that is hoisted out of all."""
+            """How many of the loops a node must be computed inside: 0 for one that is hoisted out
+            of all.
+            """
             if node in memo:
                 return memo[node]
             if isinstance(node, Carried):
-                owner = next((n for n, lp in enumerate(loops) for a in lp.accumulators if a.name == node.accumulator), -1)
-                inner = next((n for n, lp in enumerate(loops) for q in lp.inner for a in q.accumulators
-                              if a.name == node.accumulator), -1)  # fmt: skip
-                found = max(owner, inner) + 1
+                found = max(
+                    (n + 1 for n, lp in enumerate(loops) if _carries(lp, node.accumulator)),
+                    default=0,
+                )
             else:
                 below = node.index_nodes if isinstance(node, Load) else node.children
                 found = max((depth(c) for c in below), default=0)
@@ -151,21 +171,30 @@ class _Counter:
                 old, best = self.touched.get(node.tensor, 0), _minimum(whole, once)
                 self.touched[node.tensor] = _maximum(old, best)
                 if inside:
-                    self.operands = self.operands + self.tile(node.axes_free, inside) * width(node.tensor.dtype)
+                    self.operands = self.operands + self.tile(node.axes_free, inside) * width(
+                        node.tensor.dtype
+                    )
 
     def operate(self, node: Node, inside: tuple[Loop, ...]) -> tuple[Node, ...]:
         """Counts a node's own arithmetic; returns the operands still to be visited."""
         if isinstance(node, Pointwise):
             cost = OPS[node.op].cost
             if node.sort == REAL or cost != "free":
-                self.add("special" if cost == "special" else "other", self.executed(node.axes_free, inside),
-                         8 if cost == "slow" else 1)  # fmt: skip
+                unit = "special" if cost == "special" else "other"
+                elements = self.executed(node.axes_free, inside)
+                self.add(unit, elements, 8 if cost == "slow" else 1)
         elif isinstance(node, Reduce):
-            return self.combine(node.monoid, node.body, self.executed(node.body.axes_free, inside), node.precision)
+            return self.combine(
+                node.monoid, node.body, self.executed(node.body.axes_free, inside), node.precision
+            )
         return node.children
 
-    def combine(self, monoid: str, body: Node, elements: Number, precision: Any) -> tuple[Node, ...]:
-        """A reduction's own work: a product of two terms with axes of their own is a matrix product."""
+    def combine(
+        self, monoid: str, body: Node, elements: Number, precision: Any
+    ) -> tuple[Node, ...]:
+        """A reduction's own work: a product of two terms with axes of their own is a matrix
+        product.
+        """
         if monoid == "sum" and is_product(body):
             assert isinstance(body, Pointwise)
             self.add(("dot", precision.operand if precision else "float32"), elements, 2)
@@ -177,8 +206,16 @@ class _Counter:
         self.arithmetic[unit] = self.arithmetic.get(unit, 0) + elements * each
 
 
+def _carries(loop: Loop, accumulator: str) -> bool:
+    """Whether the loop, or one that runs inside its steps, has an accumulator of this name."""
+    inner = (a for q in loop.inner for a in q.accumulators)
+    return any(a.name == accumulator for a in (*loop.accumulators, *inner))
+
+
 def is_product(body: Node) -> bool:
-    """Whether a summand is a product whose two factors each have an axis that the other lacks: what `tl.dot` computes."""
+    """Whether a summand is a product whose two factors each have an axis that the other lacks: what
+    `tl.dot` computes.
+    """
     if not (isinstance(body, Pointwise) and body.op == "mul" and body.sort == REAL):
         return False
     a, b = (set(arg.axes_free) for arg in body.args)
@@ -202,7 +239,9 @@ def _maximum(a: Number, b: Number) -> Number:
 
 
 def forms(kernel: Kernel, sizes: Mapping[str, Number]) -> Form:
-    """The closed forms of a kernel; `sizes` maps every size symbol to a number (or to a sympy symbol)."""
+    """The closed forms of a kernel; `sizes` maps every size symbol to a number (or to a sympy
+    symbol).
+    """
     counter = _Counter(kernel, sizes)
     seen: set[tuple[Node, tuple[Loop, ...]]] = set()
     stored: Number = 0

@@ -1,12 +1,16 @@
 """The nodes of a tensor program, in index notation.
 
-A program is a DAG of six frozen, interned node kinds. Every node knows its free axes and its sort: a node with free
-axes {i, k} denotes one scalar for each value of i and k. Broadcasting is by axis name, a transpose is only another order of
-indices, and a contraction is `Reduce(sum, k, a * b)`. Equality is identity.
+A program is a DAG of six frozen, interned node kinds. Every node knows its free axes and its sort:
+a node with free axes {i, k} denotes one scalar for each value of i and k. Broadcasting is by axis
+name, a transpose is only another order of indices, and a contraction is `Reduce(sum, k, a * b)`.
+Equality is identity.
 
-* Floats are erased to the sort ``real``. Rounding happens only where the program says so: at the inputs, in a `Reduce`'s
-  precision record, in opaque casts, at the outputs (design, section 4). Integers and booleans keep their dtype.
-* An axis bound by a `Reduce` shadows an outer axis of the same name, so that equal reductions under different
+* Floats are erased to the sort ``real``. Rounding happens only where the program says so: at the
+  inputs, in a `Reduce`'s
+  precision record, in opaque casts, at the outputs (design, section 4). Integers and booleans keep
+  their dtype.
+* An axis bound by a `Reduce` shadows an outer axis of the same name, so that equal reductions under
+  different
   binders (softmax's maximum and its sum) share one body.
 
 >>> i, k = Axis("i", 4), Axis("k", 8)
@@ -24,7 +28,7 @@ import threading
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 REAL = "real"
 FLOATS = ("float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32", "float64")
@@ -45,7 +49,7 @@ def sort_of(dtype: str) -> str:
 class _Interned(type):
     """Calling a class twice with equal fields gives the same object."""
 
-    _table: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
+    _table: ClassVar[weakref.WeakValueDictionary[Any, Any]] = weakref.WeakValueDictionary()
     _lock = threading.Lock()
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -56,7 +60,9 @@ class _Interned(type):
 
 
 def _key(value: Any) -> Any:
-    """Numbers that compare equal but differ (0.0 and -0.0, 1 and 1.0 and True, NaNs) must not be merged."""
+    """Numbers that compare equal but differ (0.0 and -0.0, 1 and 1.0 and True, NaNs) must not be
+    merged.
+    """
     return (type(value).__name__, repr(value)) if isinstance(value, int | float) else value
 
 
@@ -85,7 +91,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Index:
-    """An affine index: `offset + sum(coefficient * term)`; a term is an axis or an integer node (gather, cache position).
+    """An affine index: `offset + sum(coefficient * term)`; a term is an axis or an integer node
+    (gather, cache position).
 
     Terms are sorted (axes by name, then nodes by digest), coefficients are not zero.
     """
@@ -147,9 +154,10 @@ class Within:
 class Precision:
     """What an equation asked for: operand dtype, accumulation dtype, and algorithm of its products.
 
-    `operand` is the dtype the factors are rounded to before they meet ("float16", ...); `accumulate` the dtype of the running
-    sum; `algorithm` is "default" (the platform's choice: TF32 for float32 on NVIDIA), "tf32", "highest", or one of
-    `jax.lax.DotAlgorithmPreset`'s names in lower case; `result` the dtype that the equation rounds its result to.
+    `operand` is the dtype the factors are rounded to before they meet ("float16", ...);
+    `accumulate` the dtype of the running sum; `algorithm` is "default" (the platform's choice: TF32
+    for float32 on NVIDIA), "tf32", "highest", or one of `jax.lax.DotAlgorithmPreset`'s names in
+    lower case; `result` the dtype that the equation rounds its result to.
     """
 
     operand: str
@@ -193,7 +201,9 @@ class Node(metaclass=_Interned):
 
 
 def fingerprint(value: Any) -> str:
-    """A text that identifies a field's value; nodes by digest, so that shared terms are not written out."""
+    """A text that identifies a field's value; nodes by digest, so that shared terms are not written
+    out.
+    """
     if isinstance(value, Node):
         return value.digest
     if isinstance(value, tuple):
@@ -243,7 +253,9 @@ class Iota(Node):
 
 @dataclass(frozen=True, eq=False)
 class Load(Node):
-    """An element of a tensor: one index per dimension. Where a guard fails, the value is `fill` and nothing is read."""
+    """An element of a tensor: one index per dimension. Where a guard fails, the value is `fill` and
+    nothing is read.
+    """
 
     tensor: Tensor
     index: tuple[Index, ...]
@@ -272,7 +284,9 @@ class Load(Node):
 
 @dataclass(frozen=True, eq=False)
 class Pointwise(Node):
-    """One row of the operator table (`ir/ops.py`) applied to arguments; `parameter` is the row's literal, if it has one."""
+    """One row of the operator table (`ir/ops.py`) applied to arguments; `parameter` is the row's
+    literal, if it has one.
+    """
 
     op: str
     args: tuple[Node, ...]
@@ -291,7 +305,9 @@ class Pointwise(Node):
 
 @dataclass(frozen=True, eq=False)
 class Reduce(Node):
-    """A monoid (`ir/ops.py`) over one or more axes of a body. `argmax`/`argmin` give the first index, of sort `index_sort`."""
+    """A monoid (`ir/ops.py`) over one or more axes of a body. `argmax`/`argmin` give the first
+    index, of sort `index_sort`.
+    """
 
     monoid: str
     axes: tuple[Axis, ...]
@@ -317,7 +333,9 @@ class Reduce(Node):
 
 @dataclass(frozen=True, eq=False)
 class Carried(Node):
-    """Inside a kernel only: the value of an accumulator. `phase` is "old" or "new" within its loop, "final" after it."""
+    """Inside a kernel only: the value of an accumulator. `phase` is "old" or "new" within its loop,
+    "final" after it.
+    """
 
     accumulator: str
     phase: str

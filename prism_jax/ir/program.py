@@ -21,7 +21,9 @@ from prism_jax.ir.nodes import Axis, Load, Node, Reduce, Store, Tensor, fingerpr
 
 @dataclass(frozen=True)
 class Program:
-    """A region of the user's function. `compute` is the dtype of pointwise arithmetic: "float32" or "float64"."""
+    """A region of the user's function. `compute` is the dtype of pointwise arithmetic: "float32" or
+    "float64".
+    """
 
     name: str
     inputs: tuple[Tensor, ...]
@@ -30,7 +32,7 @@ class Program:
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """Every node once, operands before users, in an order that does not depend on the process."""
+        """Every node once, operands before users, in the same order in every process."""
         return tuple(walk(store.value for store in self.outputs))
 
     @cached_property
@@ -43,6 +45,11 @@ class Program:
         }
         return tuple(sorted(found))
 
+    def __str__(self) -> str:
+        from prism_jax.ir.text import print_program
+
+        return print_program(self)
+
     @cached_property
     def digest(self) -> str:
         """A fingerprint of everything but the name."""
@@ -52,7 +59,9 @@ class Program:
 
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:
-    """All nodes below the roots, each once, operands (and index nodes) before users; iterative, any depth."""
+    """All nodes below the roots, each once, operands (and index nodes) before users; iterative, any
+    depth.
+    """
     seen: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(tuple(roots))]
     while stack:

@@ -14,11 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from prism_jax.ir.nodes import Axis, Carried, Const, Index, Iota, Load, Node, Pointwise, Reduce, Store, Within, affine
+from prism_jax.ir.nodes import (
+    Axis,
+    Carried,
+    Index,
+    Iota,
+    Load,
+    Node,
+    Pointwise,
+    Reduce,
+    Store,
+    Within,
+    affine,
+)
 
 
 def rebuild(node: Node, child: Callable[[Node], Node]) -> Node:
-    """The same node over `child(operand)` for every operand; index nodes included, axes untouched."""
+    """The same node over `child(operand)` for every operand, index nodes included."""
     match node:
         case Pointwise():
             return Pointwise(node.op, tuple(child(a) for a in node.args), node.parameter)
@@ -35,11 +47,15 @@ def rebuild(node: Node, child: Callable[[Node], Node]) -> Node:
 def _map_nodes(index: Index, child: Callable[[Node], Node]) -> Index:
     if not index.nodes:
         return index
-    return affine([(t if isinstance(t, Axis) else child(t), c) for t, c in index.terms], index.offset)
+    return affine(
+        [(t if isinstance(t, Axis) else child(t), c) for t, c in index.terms], index.offset
+    )
 
 
 def replace(root: Node, mapping: Mapping[Node, Node]) -> Node:
-    """The term with every node of `mapping` replaced, outermost first; replacements keep the free axes of what they replace."""
+    """The term with every node of `mapping` replaced, outermost first; replacements keep the free
+    axes of what they replace.
+    """
     done: dict[Node, Node] = dict(mapping)
 
     def visit(node: Node) -> Node:
@@ -52,7 +68,9 @@ def replace(root: Node, mapping: Mapping[Node, Node]) -> Node:
 
 
 def rename(root: Node, axes: Mapping[Axis, Axis]) -> Node:
-    """The term with its free axes renamed, all at once. A binder that would capture a new name gets a primed name first."""
+    """The term with its free axes renamed, all at once. A binder that would capture a new name gets
+    a primed name first.
+    """
     memo: dict[tuple[Node, tuple[tuple[Axis, Axis], ...]], Node] = {}
 
     def visit(node: Node, axes: dict[Axis, Axis]) -> Node:
@@ -65,7 +83,9 @@ def rename(root: Node, axes: Mapping[Axis, Axis]) -> Node:
         return memo[key]
 
     def index_of(index: Index, axes: dict[Axis, Axis]) -> Index:
-        terms = [(axes.get(t, t) if isinstance(t, Axis) else visit(t, axes), c) for t, c in index.terms]
+        terms = [
+            (axes.get(t, t) if isinstance(t, Axis) else visit(t, axes), c) for t, c in index.terms
+        ]
         return affine(terms, index.offset)
 
     def step(node: Node, axes: dict[Axis, Axis]) -> Node:
@@ -74,14 +94,27 @@ def rename(root: Node, axes: Mapping[Axis, Axis]) -> Node:
                 return Iota(axes.get(node.axis, node.axis), node.sort_)
             case Load():
                 guard = tuple(Within(index_of(g.index, axes), g.low, g.high) for g in node.guard)
-                return Load(node.tensor, tuple(index_of(i, axes) for i in node.index), guard, node.fill)
+                return Load(
+                    node.tensor, tuple(index_of(i, axes) for i in node.index), guard, node.fill
+                )
             case Carried():
-                return Carried(node.accumulator, node.phase, node.sort_, tuple(axes.get(a, a) for a in node.axes))
+                return Carried(
+                    node.accumulator,
+                    node.phase,
+                    node.sort_,
+                    tuple(axes.get(a, a) for a in node.axes),
+                )
             case Reduce():
-                bound = {a: _fresh(a, {*axes.values(), *node.body.axes_free}) for a in node.axes if a in axes.values()}
+                bound = {
+                    a: _fresh(a, {*axes.values(), *node.body.axes_free})
+                    for a in node.axes
+                    if a in axes.values()
+                }
                 inner = {a: b for a, b in axes.items() if a not in node.axes} | bound
                 names = tuple(bound.get(a, a) for a in node.axes)
-                return Reduce(node.monoid, names, visit(node.body, inner), node.precision, node.index_sort)
+                return Reduce(
+                    node.monoid, names, visit(node.body, inner), node.precision, node.index_sort
+                )
             case _:
                 return rebuild(node, lambda child: visit(child, axes))
 
@@ -97,13 +130,15 @@ def _fresh(axis: Axis, taken: set[Axis]) -> Axis:
 def rename_store(store: Store, axes: Mapping[Axis, Axis]) -> Store:
     """The store with its axes renamed in index and value."""
     index = tuple(
-        affine([(axes.get(t, t) if isinstance(t, Axis) else t, c) for t, c in i.terms], i.offset) for i in store.index
+        affine([(axes.get(t, t) if isinstance(t, Axis) else t, c) for t, c in i.terms], i.offset)
+        for i in store.index
     )
     return Store(store.tensor, index, rename(store.value, axes))
 
 
 def canonical(node: Node) -> tuple[Node, tuple[Axis, ...]]:
-    """The node's tensor: the node with its free axes renamed in a fixed way, and the axes that stand in those places.
+    """The node's tensor: the node with its free axes renamed in a fixed way, and the axes that
+    stand in those places.
 
     Two nodes are elements of one tensor exactly if their canonical terms are one node.
     """
@@ -113,8 +148,12 @@ def canonical(node: Node) -> tuple[Node, tuple[Axis, ...]]:
         if all(a in hidden or a in order for a in node.axes_free):
             return
         if isinstance(node, Load | Iota | Carried):
-            indices = (*node.index, *(g.index for g in node.guard)) if isinstance(node, Load) else ()
-            axes = [t for i in indices for t, _ in i.terms if isinstance(t, Axis)] or list(node.axes_free)
+            indices = (
+                (*node.index, *(g.index for g in node.guard)) if isinstance(node, Load) else ()
+            )
+            axes = [t for i in indices for t, _ in i.terms if isinstance(t, Axis)] or list(
+                node.axes_free
+            )
             order.extend(a for a in dict.fromkeys(axes) if a not in hidden and a not in order)
             for inner in (n for i in indices for n in i.nodes):
                 visit(inner, hidden)

@@ -1,18 +1,20 @@
 """The sGraph: a symbolic, hierarchical tensor program (Prism, section 3; design, section 6).
 
-Kernel level: a sequence of kernels and library calls that hand tensors on. Block level: what one kernel does, as a
-prologue, consecutive loops with accumulators, and an epilogue. Which axis is split by which parallel dimension is the
-*mapping*: an axis of `Kernel.grid` is split over blocks, an axis of a `Loop` over its steps, every other axis of the kernel is
-*held* whole by a block. Tile and split sizes are symbols (strings) until `instantiate` gives them numbers; a size
-that does not divide its axis leaves a ragged last tile, which contributes nothing.
+Kernel level: a sequence of kernels and library calls that hand tensors on. Block level: what one
+kernel does, as a prologue, consecutive loops with accumulators, and an epilogue. Which axis is
+split by which parallel dimension is the *mapping*: an axis of `Kernel.grid` is split over blocks,
+an axis of a `Loop` over its steps, every other axis of the kernel is *held* whole by a block. Tile
+and split sizes are symbols (strings) until `instantiate` gives them numbers; a size that does not
+divide its axis leaves a ragged last tile, which contributes nothing.
 
 Meaning of a loop over axis k with tile T. For each step, for every accumulator in order,
 
     acc <- [live(old) ? rescale (.) old : identity]  (+)  (+)_{k in the step's tile} summand
 
-where (+) is the accumulator's monoid, (.) its `action` ("mul" or "add"), `rescale` a term over `Carried(name, "old")` and
-`Carried(name, "new")` of earlier accumulators in the same loop (None: no rescaling), and live(old) is false while the old value of
-an accumulator named in `depends` is still its monoid's identity. After the loop the value is `Carried(name, "final")`.
+where (+) is the accumulator's monoid, (.) its `action` ("mul" or "add"), `rescale` a term over
+`Carried(name, "old")` and `Carried(name, "new")` of earlier accumulators in the same loop (None: no
+rescaling), and live(old) is false while the old value of an accumulator named in `depends` is still
+its monoid's identity. After the loop the value is `Carried(name, "final")`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from prism_jax.ir.nodes import Axis, Carried, Load, Node, Precision, Reduce, Size, Store, Tensor, fingerprint
+from prism_jax.ir.nodes import (
+    Axis,
+    Carried,
+    Load,
+    Node,
+    Precision,
+    Reduce,
+    Size,
+    Store,
+    Tensor,
+    fingerprint,
+)
 from prism_jax.ir.program import walk
 
 
@@ -36,7 +49,9 @@ class GridAxis:
 
 @dataclass(frozen=True)
 class Accumulator:
-    """A value carried through a loop. `axes` are the axes of its tile (the free axes of the summand less the loop's)."""
+    """A value carried through a loop. `axes` are the axes of its tile (the free axes of the summand
+    less the loop's).
+    """
 
     name: str
     monoid: str
@@ -57,9 +72,9 @@ class Accumulator:
 class Loop:
     """Steps over `axis`, `tile` elements a step.
 
-    `split` is None, or the grid axis whose blocks share the steps: block s of S runs the s-th run of ceil(steps / S) steps.
-    `inner` loops run to completion inside every step, before the accumulators; `stores` are written in every step and may use the
-    final values of earlier loops.
+    `split` is None, or the grid axis whose blocks share the steps: block s of S runs the s-th run
+    of ceil(steps / S) steps. `inner` loops run to completion inside every step, before the
+    accumulators; `stores` are written in every step and may use the final values of earlier loops.
     """
 
     axis: Axis
@@ -114,11 +129,15 @@ class Kernel:
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:
-        """The size symbols of this kernel, sorted: of tiles, of grid axes, of axes that a split made."""
+        """The size symbols of this kernel, sorted: of tiles, of grid axes, of axes that a split
+        made.
+        """
         found: set[Size] = {g.tile for g in self.grid} | {g.axis.size for g in self.grid}
         found |= {loop.tile for loop in self.all_loops}
         for node in walk(self.roots):
-            found |= {a.size for a in (*node.axes_free, *(node.axes if isinstance(node, Reduce) else ()))}
+            found |= {
+                a.size for a in (*node.axes_free, *(node.axes if isinstance(node, Reduce) else ()))
+            }
         return tuple(sorted(s for s in found if isinstance(s, str)))
 
     def mapping(self) -> dict[tuple[str, str], int]:
@@ -160,6 +179,11 @@ class SGraph:
         """The size symbols, sorted."""
         return tuple(sorted({symbol for kernel in self.kernels for symbol in kernel.symbols}))
 
+    def __str__(self) -> str:
+        from prism_jax.ir.text import print_sgraph
+
+        return print_sgraph(self)
+
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         return tuple(node for node in self.nodes if isinstance(node, Kernel))
@@ -183,8 +207,11 @@ def _store_text(store: Store) -> str:
 
 def _loop_text(loop: Loop) -> str:
     accumulators = [
-        f"{a.name}{a.monoid}{a.summand.digest}{a.axes}{a.rescale and a.rescale.digest}{a.action}{a.depends}{a.precision}{a.index_sort}"
+        f"{a.name}{a.monoid}{a.summand.digest}{a.axes}{a.rescale and a.rescale.digest}"
+        f"{a.action}{a.depends}{a.precision}{a.index_sort}"
         for a in loop.accumulators
     ]
     parts = [repr((loop.axis, loop.tile, loop.split)), *accumulators]
-    return "|".join([*parts, *map(_store_text, loop.stores), *(f"[{_loop_text(i)}]" for i in loop.inner)])
+    return "|".join(
+        [*parts, *map(_store_text, loop.stores), *(f"[{_loop_text(i)}]" for i in loop.inner)]
+    )

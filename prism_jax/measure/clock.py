@@ -1,8 +1,9 @@
 """Times of candidate kernels and plans on the device that is there.
 
-In: functions of arrays and the tensors that they take. Out: seconds per call. Kernels that compete are timed in one compiled chain
-under one profile (a kernel duration does not depend on its neighbours' launches), because tracing and profiling each alone
-would cost a hundred times what they run. A launch that errors is an error, never a time.
+In: functions of arrays and the tensors that they take. Out: seconds per call. Kernels that compete
+are timed in one compiled chain under one profile (a kernel duration does not depend on its
+neighbours' launches), because tracing and profiling each alone would cost a hundred times what they
+run. A launch that errors is an error, never a time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ ITERATIONS = 7
 
 
 def random_inputs(tensors: Sequence[Tensor], seed: int = 0) -> list[jax.Array]:
-    """Arrays for timing: normal floats, small non-negative integers; never zeros, which run faster than data."""
+    """Arrays for timing: normal floats, small non-negative integers; never zeros, which run faster
+    than data.
+    """
     keys = jax.random.split(jax.random.key(seed), max(1, len(tensors)))
     found: list[jax.Array] = []
     for key, tensor in zip(keys, tensors, strict=False):
@@ -40,8 +43,12 @@ def random_inputs(tensors: Sequence[Tensor], seed: int = 0) -> list[jax.Array]:
     return found
 
 
-def kernel_seconds(functions: Sequence[Function], inputs: Sequence[jax.Array]) -> list[float | Exception]:
-    """Device time of each function (one kernel each) on the same inputs; an exception where it does not run."""
+def kernel_seconds(
+    functions: Sequence[Function], inputs: Sequence[jax.Array]
+) -> list[float | Exception]:
+    """Device time of each function (one kernel each) on the same inputs; an exception where it does
+    not run.
+    """
     found: list[float | Exception] = []
     for start in range(0, len(functions), BATCH):
         batch = functions[start : start + BATCH]
@@ -71,7 +78,9 @@ def _profiled(functions: Sequence[Function], inputs: Sequence[jax.Array]) -> lis
     jax.block_until_ready(run(*inputs))
     measured: Any = profiler.measure(run, aggregate=False, iterations=ITERATIONS)(*inputs)[1]
     if any(len(kernels) != len(functions) for kernels in measured):
-        raise RuntimeError(f"{len(functions)} kernels were launched, {[len(k) for k in measured]} were seen")
+        raise RuntimeError(
+            f"{len(functions)} kernels were launched, {[len(k) for k in measured]} were seen"
+        )
     rows = np.array([[milliseconds for _, milliseconds in kernels] for kernels in measured])
     return [float(statistics.median(rows[:, n])) * 1e-3 for n in range(len(functions))]
 

@@ -2,9 +2,11 @@
 
 In three lines:
 
-    @given(prism_jax.testing.arrays((8, 16)))
-    def test_my_function(x):
-        assert_equivalent(my_function, prism.jit(my_function), x)
+    def test_my_function():
+        fast = prism.jit(my_function)
+        assert_equivalent(my_function, fast, arrays((8, 16)), arrays((16,)))
+
+Tests of their own under `@given` want `@settings(deadline=None)`: a first call compiles.
 """
 
 from prism_jax.testing.arrays import arrays, program_inputs, shapes

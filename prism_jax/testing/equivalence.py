@@ -67,8 +67,9 @@ def assert_equivalent(
     def test(values: tuple[Any, ...]) -> None:
         _compare(f, g, values, accuracy)
 
-    limits = settings() if max_examples is None else settings(max_examples=max_examples)
-    limits(given(drawn)(test))()
+    # No deadline: the first call of a jitted function compiles.
+    count = settings().max_examples if max_examples is None else max_examples
+    settings(max_examples=count, deadline=None)(given(drawn)(test))()
 
 
 def _compare(

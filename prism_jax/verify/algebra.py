@@ -169,7 +169,7 @@ def _height(field: Field) -> int:
 ONE = Mono()
 ZERO = Poly()
 UNIT = Poly(((ONE, Fraction(1)),))
-INFINITY = Atom("infinity", ())
+INFINITY = Atom("infinity", ("",))
 
 
 # ---- making polynomials

@@ -51,7 +51,7 @@ from prism_jax.verify.algebra import (
 
 ODD = ("sin", "tan", "tanh", "erf", "cbrt", "sign")
 EVEN = ("cos",)
-_LN2 = Atom("log 2", ())
+_LN2 = Atom("log 2", ("",))
 
 
 def ln2() -> Poly:

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from prism_jax.ir.nodes import (
+    REAL,
     Axis,
     Const,
     Iota,
@@ -64,13 +65,17 @@ def program(name: str, *outputs: Node) -> Program:
     tensors = {n.tensor.name: n.tensor for n in walk(outputs) if isinstance(n, Load)}
     stores = tuple(
         Store(
-            Tensor(f"out{n}", tuple(a.size for a in value.axes_free), "float16"),
+            Tensor(f"out{n}", tuple(a.size for a in value.axes_free), _dtype(value)),
             tuple(at(a) for a in value.axes_free),
             value,
         )
         for n, value in enumerate(outputs)
     )
     return Program(name, tuple(tensors[key] for key in sorted(tensors)), stores)
+
+
+def _dtype(value: Node) -> str:
+    return "float16" if value.sort == REAL else value.sort
 
 
 def softmax(s: Node, axis: Axis) -> Node:

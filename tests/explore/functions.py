@@ -1,4 +1,4 @@
-"""JAX functions whose best structure is known, and inputs small enough to evaluate every candidate."""
+"""JAX functions whose best structure is known, small enough to evaluate every candidate."""
 
 from __future__ import annotations
 

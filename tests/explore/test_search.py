@@ -1,4 +1,6 @@
-"""Every structure that the search returns computes the program, at any sizes; and it finds the structures that are known to be best."""
+"""Every structure that the search returns computes the program, at any sizes; and it finds the
+structures that are known to be best.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +32,25 @@ def test_every_candidate_computes_the_program(name: str, monkeypatch: pytest.Mon
             sizes = {s: int(2 ** random.integers(1, 6)) for s, _ in candidate.sizes}
             found = evaluate_sgraph(candidate.sgraph, sizes, inputs)
             for got, want in zip(found, expected, strict=True):
-                np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-9, err_msg=f"{candidate.why} {sizes}")
+                np.testing.assert_allclose(
+                    got, want, rtol=1e-7, atol=1e-9, err_msg=f"{candidate.why} {sizes}"
+                )
 
 
 def _found(name: str, kernels: int, words: str) -> tuple[float, float]:
-    """XLA's estimate over that of the best plan of so many kernels whose structure has these words, and the search's seconds."""
+    """XLA's estimate over that of the best plan of so many kernels whose structure has these words,
+    and the search's seconds.
+    """
     source = program(name, large=True, dtype=jnp.float16)
     started = time.perf_counter()
     result = search(source, [Form(source)], H100)
     seconds = time.perf_counter() - started
     xla = next(c.estimate for c in result.candidates if c.why == "XLA")
-    ours = [c for c in result.candidates if c.kernels == kernels == len(c.sgraph.nodes) and words in c.why]
+    ours = [
+        c
+        for c in result.candidates
+        if c.kernels == kernels == len(c.sgraph.nodes) and words in c.why
+    ]
     assert ours, [c.why for c in result.candidates]
     return xla / ours[0].estimate, seconds
 
@@ -68,7 +78,8 @@ def test_known_structures_are_found(name: str, kernels: int, words: str) -> None
 def test_lora_is_one_kernel() -> None:
     source = program("lora", large=True, dtype=jnp.float16)
     best = search(source, [Form(source)], H100).candidates[0]
-    assert best.kernels == 1 and len(best.sgraph.nodes) == 1
+    assert best.kernels == 1
+    assert len(best.sgraph.nodes) == 1
 
 
 def test_layer_norm_linear_is_one_kernel() -> None:
@@ -79,7 +90,9 @@ def test_layer_norm_linear_is_one_kernel() -> None:
 def test_results_do_not_depend_on_the_run() -> None:
     source = program("attention", large=True)
     first, second = (search(source, [Form(source)], H100) for _ in range(2))
-    assert [c.sgraph.digest for c in first.candidates] == [c.sgraph.digest for c in second.candidates]
+    assert [c.sgraph.digest for c in first.candidates] == [
+        c.sgraph.digest for c in second.candidates
+    ]
     assert set(LARGE) >= {"attention"}
 
 

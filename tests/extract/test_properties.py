@@ -16,7 +16,7 @@ from tests.extract.oracle import agree, draw
 
 Draw = Any
 SIZES = st.integers(1, 4)
-FEW = settings(max_examples=25)
+FEW = settings(max_examples=settings().max_examples // 3)  # each traces and runs jax
 
 
 @FEW
@@ -88,7 +88,7 @@ def _moves(data: Draw, x: Any) -> Any:
             return x + x
 
 
-@settings(max_examples=60)
+@FEW
 @given(st.data())
 def test_chains_of_moves(data: Draw) -> None:
     """Each chain is drawn once, then replayed on tracers: choices must not depend on the value."""

@@ -266,7 +266,7 @@ def test_updates_of_separate_arrays_are_separate_regions() -> None:
 # -- random programs -----------------------------------------------------------------------------
 
 
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples // 3)
 @given(st.data())
 def test_random_programs_keep_their_value(data: Any) -> None:
     """Random graphs of liftable equations, boundaries and nested calls."""
