@@ -17,7 +17,7 @@ from typing import Any
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
 from prism_jax.instantiate.plan import Plan, Schedule
-from prism_jax.instantiate.rank import ranked
+from prism_jax.instantiate.rank import Ranking
 from prism_jax.instantiate.tune import Clock, Emitter, Function, Trials, tune
 from prism_jax.ir.nodes import Pointwise, Reduce
 from prism_jax.ir.program import Program
@@ -204,7 +204,7 @@ def _untuned(candidate: Candidate, device: Device, backend: str) -> Plan:
     schedules: list[Schedule] = []
     for kernel in candidate.sgraph.kernels:
         mine = {s: sizes[s] for s in kernel.symbols}
-        best = ranked(kernel, device, mine, 1)
+        best = Ranking(kernel, device, mine).first(1)
         schedules.append(best[0][2] if best else Schedule())
     return Plan(candidate.sgraph, backend, device.name, candidate.sizes, tuple(schedules))
 

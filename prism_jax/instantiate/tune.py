@@ -15,12 +15,13 @@ from typing import Any, Protocol
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate
 from prism_jax.instantiate.plan import Plan, Schedule
-from prism_jax.instantiate.rank import Sizes, ranked
+from prism_jax.instantiate.rank import Ranking, Sizes, Try
 from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
 
 Function = Callable[..., Sequence[Any]]
 
 PER_KERNEL = 36
+REFINEMENTS = 2
 SHARED_VALUES = 3
 
 
@@ -120,30 +121,44 @@ def _tune_kernel(
     kernel: Kernel, sgraph: SGraph, device: Device, shared: dict[str, int],
     emitter: Emitter, clock: Clock, deadline: float, trials: Trials,
 ) -> tuple[float, Sizes, Schedule] | None:  # fmt: skip
+    """The best sizes of one kernel: what the closed forms rank first, then what lies around the
+    best of those."""
     mine = {s: n for s, n in shared.items() if s in kernel.symbols}
-    one = alone(kernel, sgraph)
-    tries = ranked(kernel, device, mine, PER_KERNEL)
-    plans = [Plan(one, "triton", device.name, sizes, (schedule,)) for _, sizes, schedule in tries]
-    functions = emitter.functions(plans, deadline)
-    runnable = [(t, f) for t, f in zip(tries, functions, strict=True) if not isinstance(f, str)]
-    for function in functions:
-        if isinstance(function, str):
-            trials.refuse(function)
-    trials.compiled += len(runnable)
-    if not runnable:
+    ranking, one = Ranking(kernel, device, mine), alone(kernel, sgraph)
+    times: dict[tuple[Sizes, Schedule], float] = {}
+
+    def measure(tries: list[Try]) -> None:
+        new = [t for t in tries if t[1:] not in times]
+        plans = [Plan(one, "triton", device.name, sizes, (s,)) for _, sizes, s in new]
+        functions = emitter.functions(plans, deadline)
+        runnable: list[tuple[Try, Function]] = []
+        for attempt, function in zip(new, functions, strict=True):
+            if isinstance(function, str):
+                trials.refuse(function)
+            else:
+                runnable.append((attempt, function))
+        trials.compiled += len(runnable)
+        seconds = clock([f for _, f in runnable], _numbers(one, shared)) if runnable else []
+        for ((guess, sizes, schedule), _), measured in zip(runnable, seconds, strict=True):
+            if isinstance(measured, Exception):
+                trials.refuse(
+                    f"{type(measured).__name__}: {(str(measured).splitlines() or [''])[0]}"
+                )
+                continue
+            trials.measured += 1
+            trials.rows.append((kernel.name, sizes, schedule, guess, measured))
+            times[sizes, schedule] = measured
+
+    measure(ranking.first(PER_KERNEL))
+    for _ in range(REFINEMENTS):
+        if not times or time.monotonic() > deadline:
+            break
+        best, _ = min(times, key=lambda key: times[key])
+        measure(ranking.around(best))
+    if not times:
         return None
-    numbers = dict(shared)  # shared symbols are all that tensors' shapes may contain
-    times = clock([f for _, f in runnable], _numbers(one, numbers))
-    best: tuple[float, Sizes, Schedule] | None = None
-    for ((guess, sizes, schedule), _), seconds in zip(runnable, times, strict=True):
-        if isinstance(seconds, Exception):
-            trials.refuse(f"{type(seconds).__name__}: {(str(seconds).splitlines() or [''])[0]}")
-            continue
-        trials.measured += 1
-        trials.rows.append((kernel.name, sizes, schedule, guess, seconds))
-        if best is None or seconds < best[0]:
-            best = (seconds, sizes, schedule)
-    return best
+    sizes, schedule = min(times, key=lambda key: times[key])
+    return times[sizes, schedule], sizes, schedule
 
 
 def _numbers(sgraph: SGraph, sizes: dict[str, int]) -> SGraph:
