@@ -24,7 +24,15 @@ from collections.abc import Iterable, Sequence
 
 from prism_jax.ir.nodes import Carried, Store, Tensor
 from prism_jax.ir.program import Program, walk
-from prism_jax.ir.rules import Fault, Scope, check_axes, check_node, check_store, check_tensor
+from prism_jax.ir.rules import (
+    Fault,
+    Scope,
+    binder,
+    check_axes,
+    check_node,
+    check_store,
+    check_tensor,
+)
 from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, Loop, SGraph
 from prism_jax.ir.text import Printer
 
@@ -187,9 +195,8 @@ def _is_single(g: GridAxis) -> bool:
 
 def _loop(scope: Scope, kernel: Kernel, loop: Loop) -> None:
     axis, grid = loop.axis, {g.axis: g.tile for g in kernel.grid}
-    _require(
-        axis not in scope.parallel, f"{axis} is looped over inside what is split over it", loop
-    )
+    around = scope.parallel[len(grid) :]
+    _require(axis not in around, f"a loop over {axis} is inside a loop over {axis}", loop)
     _require(
         not isinstance(loop.tile, int) or loop.tile > 0, f"{axis} has a tile of {loop.tile}", loop
     )
@@ -256,7 +263,11 @@ def _kernel_stores(scope: Scope, stores: Iterable[Store]) -> None:
             check_node(scope, node, store)
         check_store(scope, store, whole=False)
         indexed = {a for index in store.index for a in index.axes_free}
-        again = [a for a in scope.parallel if a not in indexed and a not in scope.single]
+        again = [
+            a
+            for n, a in enumerate(scope.parallel)
+            if (a not in indexed or binder(a, scope.parallel) != n) and a not in scope.single
+        ]
         every = " and ".join(_names(again))
         _require(not again, f"{store.tensor.name} is written again for every {every}", store)
 

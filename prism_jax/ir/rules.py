@@ -84,6 +84,11 @@ def _require(condition: object, sentence: str, *where: object) -> None:
         raise Fault(sentence, *where)
 
 
+def binder(axis: Axis, parallel: tuple[Axis, ...]) -> int:
+    """Which of the parallel axes an axis means: the innermost, since a loop shadows the grid."""
+    return max((n for n, a in enumerate(parallel) if a == axis), default=-1)
+
+
 def check_tensor(tensor: Tensor, *where: object) -> None:
     """A tensor has a known dtype and no empty dimension."""
     known = tensor.dtype in (*FLOATS, *INTEGERS, "bool")
@@ -198,7 +203,7 @@ def _check_carried(scope: Scope, node: Carried, *where: object) -> None:
     _require(
         fits, f"{name}.{phase} does not have the sort and axes of its accumulator", node, *where
     )
-    changed = [a.name for a in node.axes if (a in around) != (a in scope.parallel)]
+    changed = [a.name for a in node.axes if binder(a, around) != binder(a, scope.parallel)]
     _require(
         not changed,
         f"{name} was accumulated over other tiles of {', '.join(changed)}",

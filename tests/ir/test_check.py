@@ -196,6 +196,10 @@ def test_good_sgraphs_pass():
     # A single block may hold a whole axis that its store does not mention.
     held = GridAxis(Axis("z", 2), 2)
     check_sgraph(sgraph(GOOD, grid=(GridAxis(A, "T"), held)))
+    # A loop shadows the grid axis of its name: every block sums the whole axis.
+    total = Accumulator("t", "sum", FIRST, ())
+    value = op("div", FIRST, total.carried())
+    check_sgraph(sgraph(Loop(A, 3, (total,)), value=value))
     halves = [
         Store(Tensor("out", (8,), "float32"), (affine([(A, 1)], 4 * n),), TOTAL.carried())
         for n in (0, 1)
@@ -203,6 +207,8 @@ def test_good_sgraphs_pass():
     check_sgraph(sgraph(GOOD, stores=tuple(halves), outputs=(halves[0].tensor,)))
 
 
+FIRST = Load(X, (at(A), at(0)))
+TOP_OF_K = Load(X, (at(0), at(K)))
 BAD_SGRAPHS = [
     (sgraph(Loop(K, 2, (TOTAL, TOP))), "m.new is read where it has no value: it has one in its loop"),
     (sgraph(Loop(K, 2, (TOP,)), value=TOP.carried("new")), "m.new is read where it has no value"),
@@ -220,7 +226,8 @@ BAD_SGRAPHS = [
     (sgraph(Loop(K, 2, (TOP, replace(TOTAL, rescale=XAK)))), "has axes ['k'] that l has not"),
     (sgraph(Loop(K, 2)), "the loop over k computes nothing"),
     (sgraph(Loop(K, 0, (TOP,))), "k has a tile of 0"),
-    (sgraph(Loop(A, 2, (Accumulator("c", "sum", XAK, (K,)),))), "a is looped over inside what is split over it"),
+    (sgraph(Loop(K, 2, (Accumulator("c", "sum", TOP_OF_K, ()),), inner=(Loop(K, 2, (Accumulator("d", "max", XAK, (A,)),)),))), "a loop over k is inside a loop over k"),
+    (sgraph(Loop(A, 2, (Accumulator("c", "sum", XAK, (K,)),), (Store(OUT, (at(A),), FIRST),)), stores=()), "out is written again for every a"),
     (sgraph(GOOD, grid=(GridAxis(A, "T"), GridAxis(A, 2))), "the grid of kern names an axis twice"),
     (sgraph(GOOD, grid=(GridAxis(A, -1),)), "axis a has a tile of -1"),
     (sgraph(replace(GOOD, split=S), grid=(GridAxis(S, 2), GridAxis(A, 2))), "not a grid axis with tile 1"),
@@ -257,6 +264,9 @@ def test_an_accumulator_is_read_over_the_tiles_it_was_made_of():
     )
     with pytest.raises(IRError, match="h was accumulated over other tiles of k"):
         check_sgraph(bad)
+    # The same where the grid splits k, and the later loop shadows it.
+    with pytest.raises(IRError, match="h was accumulated over other tiles of k"):
+        check_sgraph(replace(bad, nodes=(replace(bad.kernels[0], grid=(GridAxis(K, 4),)),)))
 
 
 def test_a_fault_in_the_second_kernel_shows_the_second_kernel():
