@@ -24,7 +24,7 @@ from prism_jax.emit.concrete import concrete
 from prism_jax.instantiate.plan import Plan
 from prism_jax.ir.nodes import Tensor
 from prism_jax.ir.sgraph import Kernel, SGraph
-from prism_jax.launch.cuda import Launch
+from prism_jax.launch.value import Launch
 
 Function = Callable[..., tuple[Any, ...]]
 

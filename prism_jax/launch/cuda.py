@@ -24,7 +24,6 @@ Invariant: equal arguments give equal HLO, byte for byte, in every process.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import zlib
@@ -36,7 +35,6 @@ import jax
 import numpy as np
 
 from prism_jax.emit.binary import Binary, pointer_type
-from prism_jax.ir.nodes import Tensor
 from prism_jax.launch import wire
 
 TARGET = "triton_kernel_call_ffi"
@@ -55,34 +53,6 @@ class ArrayType(Protocol):
 
 
 Kernel = Callable[..., tuple[jax.Array, ...]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Launch:
-    """One launch as a value, so that another process can make it.
-
-    Attributes:
-      binary: the kernel.
-      grid: one to three numbers of blocks.
-      operands: tensors read, in the order of the first pointers; sizes are numbers.
-      results: tensors written, in the order of the last pointers; sizes are numbers.
-      partial: names of results whose values depend on how the work was cut (parts that a later
-        kernel combines): two right kernels may disagree about them.
-    """
-
-    binary: Binary
-    grid: tuple[int, ...]
-    operands: tuple[Tensor, ...]
-    results: tuple[Tensor, ...]
-    partial: tuple[str, ...] = ()
-
-    def call(self, *, zeroed: bool = False) -> Kernel:
-        """The launch as a function of its operands; with `zeroed`, results start as zeros."""
-        types = [
-            jax.ShapeDtypeStruct(tuple(map(int, t.shape)), np.dtype(t.dtype)) for t in self.results
-        ]
-        numbers = range(len(types)) if zeroed else ()
-        return kernel_call(self.binary, self.grid, types, zeroed=numbers)
 
 
 def kernel_call(
