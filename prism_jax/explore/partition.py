@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import bound, estimate
+from prism_jax.explore.library import Costed
 from prism_jax.explore.mapping import mappings
 from prism_jax.explore.sizes import Table, evaluate
 from prism_jax.explore.split import split
 from prism_jax.explore.structure import KernelBuilder, Unfit
-from prism_jax.ir.forms import is_product, width
 from prism_jax.ir.nodes import REAL, Axis, Load, Node, Reduce, Store, Tensor, at
 from prism_jax.ir.program import Program, walk
 from prism_jax.ir.rewrite import canonical, rebuild, rename_store
@@ -30,21 +30,6 @@ from prism_jax.ir.sgraph import Kernel, LibraryCall
 
 OPTIONS = 8
 """How many ways to compute one group of targets are kept."""
-
-
-@dataclass(frozen=True)
-class Costed:
-    """Nodes that compute a group of targets, with the best sizes the closed forms know.
-
-    `bound` and `estimate` in seconds; `sizes` are the estimate's choice. `why` names the structure
-    in words.
-    """
-
-    nodes: tuple[Kernel | LibraryCall, ...]
-    bound: float
-    estimate: float
-    sizes: tuple[tuple[str, int], ...]
-    why: str
 
 
 @dataclass
@@ -312,97 +297,3 @@ def _alike(first: Store, other: Store) -> Store | None:
     if bound_in_other & set(pairs.values()) - set(pairs):
         return None
     return rename_store(other, pairs)
-
-
-def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed:
-    """One call to XLA for the stores, as XLA runs it: every reduction is a pass of its own that
-    reads loads and earlier reductions, with pointwise work fused into it; the operands of a matrix
-    product are arrays in memory, so computed ones are written first.
-    """
-    total = 0.0
-    for node in walk(s.value for s in stores):
-        if not isinstance(node, Reduce):
-            continue
-        flops = 2.0 * math.prod(_int(a) for a in node.body.axes_free)
-        moved = sum(_bytes(n) for n in _leaves([node.body])) + _elements(node) * 4.0
-        launches = 1
-        if node.monoid == "sum" and is_product(node.body):
-            half = node.precision is not None and node.precision.operand in ("float16", "bfloat16")
-            rate = device.rate("f16" if half else "tf32") * 0.7
-            for factor in node.body.children:
-                if not isinstance(factor, Load | Reduce):
-                    moved += _elements(factor) * (4.0 if half else 8.0)
-                    launches += 1
-        else:
-            rate = device.rate("f32")
-        total += max(flops / rate, moved / device.dram_bytes_per_s) + launches * device.launch_s
-    written = sum(
-        math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype)
-        for s in stores
-    )
-    read = sum(_bytes(n) for n in walk(s.value for s in stores) if isinstance(n, Load))
-    last = sum(_bytes(n) for n in _leaves([s.value for s in stores]))
-    floor = (written + read) / device.dram_bytes_per_s + device.launch_s
-    if not all(isinstance(s.value, Reduce) for s in stores):
-        total += (written + last) / device.dram_bytes_per_s + device.launch_s
-    return Costed((LibraryCall(name, "xla", stores),), floor, max(total, floor), (), "XLA")
-
-
-def traffic_floor(stores: tuple[Store, ...], device: Device) -> float:
-    """Seconds that any launch for these stores takes: it writes them, reads once what they are made
-    of, and is launched.
-    """
-    written = sum(
-        math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype)
-        for s in stores
-    )
-    read: dict[Tensor, float] = {}
-    for node in walk(s.value for s in stores):
-        if isinstance(node, Load):
-            read[node.tensor] = max(read.get(node.tensor, 0.0), _bytes(node))
-    return (written + sum(read.values())) / device.dram_bytes_per_s + device.launch_s
-
-
-def _leaves(roots: list[Node]) -> list[Load | Reduce]:
-    """The loads and reductions that terms are made of, not what is inside those reductions."""
-    found: dict[Load | Reduce, None] = {}
-    stack, seen = list(roots), set[Node]()
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, Load | Reduce):
-            found[node] = None
-        else:
-            stack.extend(node.children)
-    return list(found)
-
-
-def _elements(node: Node) -> float:
-    return float(math.prod(_int(a) for a in node.axes_free))
-
-
-def _int(axis: Axis) -> int:
-    return axis.size if isinstance(axis.size, int) else 1
-
-
-def _bytes(load: Load | Reduce) -> float:
-    if isinstance(load, Reduce):
-        return _elements(load) * 4.0
-    whole = math.prod(int(s) for s in load.tensor.shape if isinstance(s, int))
-    once = math.prod(_int(a) for a in load.axes_free)
-    return float(min(whole, once) * width(load.tensor.dtype))
-
-
-__all__ = [
-    "Costed",
-    "Counts",
-    "KernelCoster",
-    "Target",
-    "groups",
-    "library_cost",
-    "reductions",
-    "targets",
-    "traffic_floor",
-]

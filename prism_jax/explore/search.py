@@ -15,15 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from prism_jax.device import Device
+from prism_jax.explore.library import Costed, library_cost, traffic_floor
 from prism_jax.explore.partition import (
-    Costed,
     Counts,
     KernelCoster,
     groups,
-    library_cost,
     reductions,
     targets,
-    traffic_floor,
 )
 from prism_jax.explore.result import Candidate, Certificate, SearchResult
 from prism_jax.ir.forms import width

@@ -60,7 +60,8 @@ class Ranking:
 
     def around(self, sizes: Sizes) -> list[Try]:
         """What to try next to sizes that measured well: their other schedules, and their sizes
-        with one symbol doubled or halved."""
+        with one symbol doubled or halved.
+        """
         found = [self._try(sizes, schedule) for schedule in self._some(sizes, 16)]
         for place, (symbol, value) in enumerate(sizes):
             for other in (value * 2, value // 2):

@@ -122,7 +122,8 @@ def _tune_kernel(
     emitter: Emitter, clock: Clock, deadline: float, trials: Trials,
 ) -> tuple[float, Sizes, Schedule] | None:  # fmt: skip
     """The best sizes of one kernel: what the closed forms rank first, then what lies around the
-    best of those."""
+    best of those.
+    """
     mine = {s: n for s, n in shared.items() if s in kernel.symbols}
     ranking, one = Ranking(kernel, device, mine), alone(kernel, sgraph)
     times: dict[tuple[Sizes, Schedule], float] = {}
