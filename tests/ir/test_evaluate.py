@@ -343,6 +343,18 @@ def _replace_iota(sgraph: SGraph) -> SGraph:
     return parse_sgraph(text.replace("ge %0 %1", "le %0 %1"))
 
 
+def test_a_loop_shadows_the_grid_axis_of_its_name():
+    """Every block of k sums the whole of k, and writes its own tile of the difference."""
+    total = Accumulator("t", "sum", XAK, (A,))
+    y = Tensor("y", (4, 8), "float32")
+    value = op("sub", XAK, total.carried())
+    grid = (GridAxis(A, 3), GridAxis(K, 3))
+    kernel = Kernel("k", grid, (Loop(K, 2, (total,)),), (Store(y, (at(A), at(K)), value),))
+    (found,) = evaluate_sgraph(SGraph("s", (X,), (kernel,), (y,)), {}, {"x": XS})
+    x = XS.astype(float)
+    np.testing.assert_allclose(found, x - x.sum(1, keepdims=True), rtol=1e-12)
+
+
 def test_index_reductions_in_tiles():
     best = Accumulator("best", "argmax", XAK, (A,), index_sort="int32")
     y = Tensor("y", (4,), "int32")
