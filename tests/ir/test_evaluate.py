@@ -236,6 +236,21 @@ def test_sampled_elements_are_those_of_the_whole(make):
     assert [r.shape for r in rest] == [o.shape for o in whole[1:]]
 
 
+@pytest.mark.parametrize("make", [samples.attention, samples.matmul, samples.gram])
+def test_outputs_and_samples_in_pieces(make, monkeypatch):
+    a_program, _ = make()
+    inputs = {t.name: draw(t).astype(t.dtype) for t in a_program.inputs}
+    whole = evaluate(a_program, inputs)
+    monkeypatch.setattr("prism_jax.ir.evaluate.LIVE", 7)
+    monkeypatch.setattr("prism_jax.ir.evaluate.BUDGET", 30)
+    points = [np.argwhere(np.ones(o.shape, bool)) for o in whole]
+    for o, cut, some in zip(
+        whole, evaluate(a_program, inputs), evaluate(a_program, inputs, points), strict=True
+    ):
+        np.testing.assert_allclose(cut, o, rtol=1e-13)
+        np.testing.assert_allclose(some, o.ravel(), rtol=1e-13)
+
+
 def test_points_of_stores_that_split_reverse_and_skip_axes():
     c, d = Axis("c", 2), Axis("d", 4)
     value = Load(X, (at(A), affine([(c, 4), (d, 1)])))
