@@ -133,7 +133,7 @@ class Options:
         "how many times the error of jax.jit (against float64) a plan may have", True,
     )  # fmt: skip
     search_seconds: float = _field(
-        "search_seconds", 5.0, _SECONDS, "longest search for one region, in seconds", True
+        "search_seconds", 2.0, _SECONDS, "longest search for one region, in seconds", True
     )
     tune: Literal["auto", "off"] = _field(
         "tune", "auto", _choice("auto", "off"),

@@ -14,7 +14,7 @@ from prism_jax.errors import cause_of
 from prism_jax.report.report import CandidateRow, RegionReport
 
 if TYPE_CHECKING:  # the rooms are heavy, and a report only reads what they made
-    from prism_jax.explore.result import Candidate, SearchResult
+    from prism_jax.explore.result import SearchResult
     from prism_jax.instantiate import Outcome, Tried
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class StageLog:
             plan=plan.summary() if plan is not None else "",
             source=emitted.source if emitted is not None else "",
             axioms=winner.axioms if winner is not None else (),
-            candidates=_rows(found, tried),
+            candidates=_rows(found, tried, outcome.reference if outcome is not None else None),
             refused=_refused(failure),
             evidence=str(outcome.evidence) if plan is not None and outcome is not None else "",
             search=_search(found),
@@ -76,8 +76,10 @@ class StageLog:
         )
 
 
-def _rows(found: SearchResult | None, tried: tuple[Tried, ...]) -> tuple[CandidateRow, ...]:
-    """What was tried, then what the search found and nobody tried."""
+def _rows(
+    found: SearchResult | None, tried: tuple[Tried, ...], reference: float | None
+) -> tuple[CandidateRow, ...]:
+    """What was tried, XLA's own version with it, then what the search found and nobody tried."""
     rows = [
         CandidateRow(
             what=f"{row.plan.summary()} ({row.why})" if row.why else row.plan.summary(),
@@ -90,15 +92,13 @@ def _rows(found: SearchResult | None, tried: tuple[Tried, ...]) -> tuple[Candida
         for row in tried
     ]
     known = {row.plan.sgraph.digest for row in tried}
-    rest: tuple[Candidate, ...] = found.candidates if found is not None else ()
-    return (
-        *rows,
-        *(
-            CandidateRow(what=c.why, bound=c.bound, estimate=c.estimate, verdict="not tried")
-            for c in rest
-            if c.sgraph.digest not in known
-        ),
-    )
+    for c in found.candidates if found is not None else ():
+        if c.why == "XLA":
+            own = "XLA's own version"
+            rows.append(CandidateRow(own, c.bound, c.estimate, reference, verdict="the reference"))
+        elif c.sgraph.digest not in known:
+            rows.append(CandidateRow(c.why, c.bound, c.estimate, verdict="not tried"))
+    return tuple(rows)
 
 
 def _refused(failure: StageFailure | None) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from typing import Any
 class CandidateRow:
     """One way to run a region: what it is, its bound, its model time, what was measured, its fate.
 
-    Times are seconds, `error` is in units of jax.jit's own error against float64; None: not known.
+    Times are seconds, `error` is the share of what the accuracy contract allows; None: not known.
     """
 
     what: str
@@ -173,7 +173,8 @@ def _table(rows: tuple[CandidateRow, ...]) -> str:
 
     lines = [
         f"{micro(row.bound)}{micro(row.estimate)}{micro(row.measured)}"
-        f"{row.error if row.error is not None else '':>8.8}  {row.what}"
+        + (f"{row.error:8.3g}" if row.error is not None else " " * 8)
+        + f"  {row.what}"
         + (f": {row.verdict}" if row.verdict else "")
         for row in rows
     ]
