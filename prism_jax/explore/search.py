@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from prism_jax.device import Device
@@ -60,28 +60,21 @@ def search(
     """
     started = time.perf_counter()
     counts = Counts()
-    found: list[Candidate] = []
-    stop, heuristic = "complete", 0
-    complete = True
     coster, names = KernelCoster(device, program.compute, counts), dict[Node, str]()
+    found = [_by_library(program, form, device) for form in forms]
+    stop, complete = "complete", True
     try:
         for form in forms:
-            found.append(_by_library(program, form, device))
-            partitions, all_of_them = _partitions(form.program)
-            complete = complete and all_of_them
-            for candidate in _structures(program, form, coster, partitions, names, device):
-                if time.perf_counter() - started > seconds:
-                    raise _Deadline
-                found.append(candidate)
+            one = _FormSearch(program, form, coster, names, device, found, started + seconds)
+            complete = one.run() and complete
     except _Deadline:
         stop, complete = "time budget", False
     kept, lost = _ranked(found)
-    heuristic += lost + counts.cut_by_bound
     counts.duplicates = len(found) - len(kept) - lost
     floor = physical_floor(program, device)
     best = min(c.bound for c in found)
     scope = f"{len(forms)} forms, mappings of one loop level, powers of two"
-    certificate = Certificate(scope, complete, floor, best, heuristic)
+    certificate = Certificate(scope, complete, floor, best, lost + counts.cut_by_bound)
     return SearchResult(kept, stop, asdict(counts), certificate, time.perf_counter() - started)
 
 
@@ -102,56 +95,71 @@ def _by_library(program: Program, form: Form, device: Device) -> Candidate:
     )
 
 
-def _partitions(program: Program) -> tuple[Iterable[frozenset[Node]], bool]:
-    """Sets of materialised reductions to try, and whether they are all there are."""
-    keys = [canonical(r)[0] for r in reductions(program)]
-    if len(keys) <= EXHAUSTIVE_UP_TO:
-        sets = (frozenset(c) for n in range(len(keys) + 1) for c in itertools.combinations(keys, n))
-        return sets, True
-    return _local(keys), False
+@dataclass
+class _FormSearch:
+    """The partitions of one form. What is found is appended to `found` as it is found."""
 
+    program: Program
+    form: Form
+    coster: KernelCoster
+    names: dict[Node, str]
+    device: Device
+    found: list[Candidate]
+    deadline: float
+    best: float = math.inf
 
-def _local(keys: list[Node]) -> Iterator[frozenset[Node]]:
-    """All fused, each alone, neighbouring pairs, all materialised, all but one: a fixed,
-    linear-size neighbourhood.
-    """
-    everything = frozenset(keys)
-    yield frozenset()
-    yield everything
-    for n, key in enumerate(keys):
-        yield frozenset([key])
-        yield everything - {key}
-        if n + 1 < len(keys):
-            yield frozenset(keys[n : n + 2])
-            yield frozenset(keys[: n + 1])
+    def run(self) -> bool:
+        """Tries partitions; says whether it tried them all. Raises `_Deadline`."""
+        keys = [canonical(r)[0] for r in reductions(self.form.program)]
+        if len(keys) > EXHAUSTIVE_UP_TO:
+            self._climb(keys)
+            return False
+        for count in range(len(keys) + 1):
+            for chosen in itertools.combinations(keys, count):
+                self._partition(frozenset(chosen))
+        return True
 
+    def _climb(self, keys: list[Node]) -> None:
+        """From all materialised, fuses one reduction at a time as long as that helps; then all
+        fused.
+        """
+        current = frozenset(keys)
+        cost = self._partition(current)
+        improved = True
+        while improved:
+            improved = False
+            for key in keys:
+                if key in current:
+                    fused = self._partition(current - {key})
+                    if fused < cost:
+                        current, cost, improved = current - {key}, fused, True
+        self._partition(frozenset())
 
-def _structures(
-    program: Program, form: Form, coster: KernelCoster, partitions: Iterable[frozenset[Node]],
-    names: dict[Node, str], device: Device,
-) -> Iterator[Candidate]:  # fmt: skip
-    """For every partition, the best ways to compute its groups."""
-    best = math.inf
-    for materialised in partitions:
-        coster.counts.partitions += 1
-        together = groups(form.program, targets(form.program, materialised, names))
-        if sum(traffic_floor(group, device) for group in together) > WORTH * best:
-            coster.counts.cut_by_bound += 1
-            continue
+    def _partition(self, materialised: frozenset[Node]) -> float:
+        """The best estimate for a set of materialised reductions; its candidates are found."""
+        if time.perf_counter() > self.deadline:
+            raise _Deadline
+        counts, program = self.coster.counts, self.form.program
+        counts.partitions += 1
+        together = groups(program, targets(program, materialised, self.names))
+        if sum(traffic_floor(group, self.device) for group in together) > WORTH * self.best:
+            counts.cut_by_bound += 1
+            return math.inf
         options: list[tuple[Costed, ...]] = []
         for group in together:
-            name = (
-                f"{form.program.name}_{group[0].tensor.name}" if materialised else form.program.name
-            )
-            ours = coster.options(name, group)
-            library = (library_cost(name, group, device),) if materialised else ()
+            name = f"{program.name}_{group[0].tensor.name}" if materialised else program.name
+            ours = self.coster.options(name, group)
+            library = (library_cost(name, group, self.device),) if materialised else ()
             options.append((*ours, *library))
         if not all(options):
-            continue
-        best = min(best, sum(min(c.estimate for c in group) for group in options))
+            return math.inf
+        cost = sum(min(c.estimate for c in group) for group in options)
+        self.best = min(self.best, cost)
         for chosen in _cheapest(options):
             if any(isinstance(n, Kernel) for c in chosen for n in c.nodes):
-                yield _candidate(program, form, chosen, " | ".join(c.why for c in chosen))
+                why = " | ".join(c.why for c in chosen)
+                self.found.append(_candidate(self.program, self.form, chosen, why))
+        return cost
 
 
 def _cheapest(options: list[tuple[Costed, ...]]) -> Iterator[tuple[Costed, ...]]:
