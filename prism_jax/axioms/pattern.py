@@ -94,7 +94,7 @@ class Prod:
     items: tuple[tuple[Pattern, Num], ...]
 
     def __str__(self) -> str:
-        texts = [_tight(x) if e == ONE else f"{_tight(x)}^{_power(e)}" for x, e in self.items]
+        texts = [_tight(x) if e == ONE else f"{_base(x)}^{_power(e)}" for x, e in self.items]
         return " * ".join(texts) or "1"
 
 
@@ -126,6 +126,10 @@ Pattern: TypeAlias = Var | Seg | Num | Sum | Prod | Op | Red
 
 def _tight(x: Pattern) -> str:
     return f"({x})" if isinstance(x, Sum) or (isinstance(x, Prod) and len(x.items) > 1) else str(x)
+
+
+def _base(x: Pattern) -> str:
+    return f"({x})" if isinstance(x, Sum | Prod) else str(x)
 
 
 def _power(e: Num) -> str:

@@ -277,14 +277,25 @@ class Builder:
             case pt.Num():
                 return normal.add_number(graph, self.number(pattern))
             case pt.Sum(items):
-                pairs = [(self.term(x), self.number(c)) for c, x in items]
-                return normal.add_sum(graph, Fraction(0), pairs)
+                plain = [(self.term(x), self.number(c)) for c, x in items if _loose(x)]
+                kept = [(self.term(x), self.number(c)) for c, x in items if not _loose(x)]
+                return normal.add_sum(graph, Fraction(0), plain, kept)
             case pt.Prod(items):
-                pairs = [(self.term(x), self.number(e)) for x, e in items]
-                return normal.add_product(graph, pairs)
+                plain = [
+                    (self.term(x), self.number(e)) for x, e in items if _loose(x) or e != pt.ONE
+                ]
+                kept = [self.term(x) for x, e in items if not _loose(x) and e == pt.ONE]
+                return normal.add_product(graph, plain, kept)
             case pt.Op(name, args):
                 return normal.add_operator(graph, name, [self.term(x) for x in args])
             case pt.Red(monoid, axes, body):
                 bound = [axis for name in axes for axis in self.bound[name]]
                 index = self.bound.get("#index") if monoid in ("argmax", "argmin") else None
                 return normal.add_reduce(graph, monoid, bound, self.term(body), index)
+
+
+def _loose(item: pt.Pattern) -> bool:
+    """Whether an item of a right side is a name, which flattens into what it stands in, rather than
+    a part that the row made.
+    """
+    return isinstance(item, pt.Var | pt.Seg | pt.Num)

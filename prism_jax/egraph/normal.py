@@ -264,9 +264,14 @@ def _flat_sum(graph: EGraph, c0: Fraction, terms: Iterable[Term]) -> tuple[Fract
     return c0, list(total.items())
 
 
-def add_sum(graph: EGraph, c0: Fraction, terms: Iterable[Term]) -> int:
-    """``c0 + sum(c * t)``."""
+def add_sum(graph: EGraph, c0: Fraction, terms: Iterable[Term], kept: Iterable[Term] = ()) -> int:
+    """``c0 + sum(c * t)``. Terms of `kept` stay classes of their own even if they were built as
+    sums: what a rule has just factored must not be multiplied out again.
+    """
     c0, flat = _flat_sum(graph, Fraction(c0), terms)
+    for child, c in kept:
+        d, inner = scaled(graph, child)
+        flat.append((inner, c * d))
     return graph.add((("sum", c0, tuple(c for _, c in flat)), *(x for x, _ in flat)))
 
 
@@ -277,9 +282,13 @@ def lookup_sum(graph: EGraph, c0: Fraction, terms: Iterable[Term]) -> int | None
     return graph.find(node) if isinstance(node, int) else graph.lookup(node)
 
 
-def add_product(graph: EGraph, factors: Iterable[Term]) -> int:
-    """``product(b ** e)``; scalars come out in front."""
+def add_product(graph: EGraph, factors: Iterable[Term], kept: Iterable[int] = ()) -> int:
+    """``product(b ** e)``, scalars in front; factors of `kept` stay classes of their own."""
     scale, flat = Fraction(1), list[Term]()
+    for child in kept:
+        c, inner = scaled(graph, child)
+        scale *= c
+        flat.append((inner, Fraction(1)))
     for child, e in factors:
         value, inner = _power_factors(graph, child, e)
         scale *= value

@@ -1,4 +1,6 @@
-"""Programs for tests: named ones, written as index notation is written on paper, and random ones that reach every axiom."""
+"""Programs for tests: named ones, written as index notation is written on paper, and random ones
+that reach every axiom.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +115,9 @@ def linear_attention(big: bool = True) -> Program:
 
 def pairwise(big: bool = True) -> Program:
     i, j, d = axes(i=2048, j=2048, d=64) if big else axes(i=5, j=6, d=4)
-    return program("pairwise", total(d, op("integer_pow", sub(load("x", i, d), load("y", j, d)), parameter=2)))
+    return program(
+        "pairwise", total(d, op("integer_pow", sub(load("x", i, d), load("y", j, d)), parameter=2))
+    )
 
 
 def scaled(big: bool = True) -> Program:
@@ -246,7 +250,9 @@ def inputs(p: Program, seed: int = 0) -> dict[str, np.ndarray]:
 
 @st.composite
 def algebra(draw: st.DrawFn, depth: int = 4) -> Program:
-    """Random programs of real arithmetic in which shared factors, nested contractions, scales and shifts are common."""
+    """Random programs of real arithmetic in which shared factors, nested contractions, scales and
+    shifts are common.
+    """
     sizes = {name: draw(st.sampled_from((2, 3, 5))) for name in "ijkr"}
     known = axes(**sizes)
     pool: list[Node] = [load("m0", *known[:2]), load("m1", *known[1:3]), load("v0", known[0])]
@@ -281,7 +287,9 @@ def algebra(draw: st.DrawFn, depth: int = 4) -> Program:
             case "arg":
                 body = grow(level)
                 free = body.axes_free or (known[0],)
-                which = Reduce(draw(st.sampled_from(("argmax", "argmin"))), free[:1], body, None, "int32")
+                which = Reduce(
+                    draw(st.sampled_from(("argmax", "argmin"))), free[:1], body, None, "int32"
+                )
                 return op("where", Pointwise("eq", (which, Const(0, "int32"))), leaf(), leaf())
             case "scale":
                 return mul(grow(level), draw(st.sampled_from((2.0, -1.0, 0.5, -0.25))))

@@ -1,4 +1,6 @@
-"""The engine on plain terms: congruence, incremental matching, limits, statistics, determinism, explanations."""
+"""The engine on plain terms: congruence, incremental matching, limits, statistics, determinism,
+explanations.
+"""
 
 from __future__ import annotations
 
@@ -185,7 +187,9 @@ def test_results_do_not_depend_on_the_hash_seed() -> None:
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
         ).stdout
-        for env in ({"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(["."] + sys.path)} for seed in "12")
+        for env in (
+            {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join([".", *sys.path])} for seed in "12"
+        )
     ]
     assert texts[0] == texts[1]
     assert len(texts[0]) > 1000

@@ -17,9 +17,9 @@ from prism_jax.ir.nodes import Axis, Const, Load, Node, Pointwise, Precision, Re
 from prism_jax.ir.program import walk
 from tests.egraph.forms import add, div, load, mul, op, program, rms_norm, softmax, sub, total
 
-I, J, K = Axis("i", 3), Axis("j", 4), Axis("k", 5)
-X, Y = load("x", I, K), load("y", I, K)
-S = load("s", I)
+A, J, K = Axis("i", 3), Axis("j", 4), Axis("k", 5)
+X, Y = load("x", A, K), load("y", A, K)
+S = load("s", A)
 
 
 def together(*nodes: Node) -> tuple[EGraph, list[int]]:
@@ -55,7 +55,7 @@ def equal(a: Node, b: Node, search: bool = False) -> bool:
         (total(K, mul(2.0, X)), mul(total(K, X), 2.0)),
         (total(K, S), mul(5.0, S)),
         (Reduce("max", (K,), S), S),
-        (total(I, total(K, X)), Reduce("sum", (I, K), X)),
+        (total(A, total(K, X)), Reduce("sum", (A, K), X)),
         (op("sqrt", mul(mul(S, S), mul(S, S))), mul(S, S)),
         (op("max", X, Y), op("max", Y, X)),
         (op("pow", X, 2.0), mul(X, X)),
@@ -86,8 +86,8 @@ def test_what_may_differ_is_kept_apart(a: Node, b: Node) -> None:
 
 
 def test_a_full_divisor_does_not_leave_a_contraction() -> None:
-    """The published axiom (A / v) B = (A B) / v lacks the condition that v has no contracted axis."""
-    w, full = load("w", K, J), load("z", I, J)
+    """The published axiom (A / v) B = (A B) / v does not say that v has no such axis."""
+    w, full = load("w", K, J), load("z", A, J)
     inside = total(K, mul(div(X, Y), w))
     outside = div(total(K, mul(X, w)), full)
     assert not equal(inside, outside, search=True)
@@ -154,10 +154,12 @@ def test_free_axes_shrink_when_classes_merge() -> None:
     graph, (x, s) = together(X, S)
     graph.union(x, s)
     graph.rebuild()
-    assert graph.facts(x).free == {I}
+    assert graph.facts(x).free == {A}
 
 
-@pytest.mark.parametrize("e", [Fraction(2), Fraction(-1), Fraction(1, 2), Fraction(-1, 2), Fraction(3)])
+@pytest.mark.parametrize(
+    "e", [Fraction(2), Fraction(-1), Fraction(1, 2), Fraction(-1, 2), Fraction(3)]
+)
 @pytest.mark.parametrize("bounds", [(-2.0, 3.0), (0.0, 2.0), (1.0, 4.0), (-3.0, -1.0)])
 def test_ranges_of_powers_contain_the_values(e: Fraction, bounds: tuple[float, float]) -> None:
     low, high = bounds
@@ -205,7 +207,7 @@ def test_fresh_names_differ_from_every_taken_name() -> None:
 
 def test_renaming_renames_a_binder_that_would_capture() -> None:
     body = total(K, mul(X, load("w", K)))  # free: i
-    moved = rename_node(body, {I: K})
+    moved = rename_node(body, {A: K})
     assert moved.axes_free == (K,)
     assert isinstance(moved, Reduce)
     assert moved.axes[0].name == "k'"
@@ -213,15 +215,15 @@ def test_renaming_renames_a_binder_that_would_capture() -> None:
 
 def test_renaming_in_the_graph_agrees_with_renaming_terms() -> None:
     body = op("exp", total(K, mul(X, load("w", K))))
-    renamed = rename_node(body, {I: K})
+    renamed = rename_node(body, {A: K})
     graph, (plain, expected) = together(body, renamed)
-    assert graph.find(rename(graph, plain, {I: K})) == expected
+    assert graph.find(rename(graph, plain, {A: K})) == expected
 
 
 def test_renaming_reaches_gathered_indices() -> None:
-    where = Load(Tensor("t", (3,), "int32"), (at(I),))
+    where = Load(Tensor("t", (3,), "int32"), (at(A),))
     row = Load(Tensor("table", (7, 5), "float32"), (at(where), at(K)))
-    moved = rename_node(row, {I: J})
+    moved = rename_node(row, {A: J})
     assert {a.name for a in moved.axes_free} == {"j", "k"}
 
 
@@ -236,7 +238,7 @@ def test_nested_sums_over_one_name_are_merged_by_renaming() -> None:
 
 
 def test_encoding_remembers_the_precision_of_the_program() -> None:
-    x, w = load("x", I, K), load("w", K, J)
+    x, w = load("x", A, K), load("w", K, J)
     p = program("p", total(K, mul(x, w), Precision("float16", "float32", "float16")))
     encoded = encode(p)
     assert encoded.precision == Precision("float16", "float32", "float16")

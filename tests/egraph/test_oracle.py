@@ -1,4 +1,6 @@
-"""The engine against egglog: the same number of classes and of e-nodes after saturating the same rules."""
+"""The engine against egglog: the same number of classes and of e-nodes after saturating the same
+rules.
+"""
 
 from __future__ import annotations
 
