@@ -25,10 +25,10 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"compat", "errors", "device"}),
     frozenset({"options"}),
     frozenset({"ir"}),
-    frozenset({"egraph", "axioms", "trace", "extract", "cache", "measure"}),
+    frozenset({"egraph", "axioms", "trace", "extract", "cache"}),
     frozenset({"explore", "verify"}),
     frozenset({"instantiate"}),
-    frozenset({"emit", "launch"}),
+    frozenset({"emit", "launch", "measure"}),
     frozenset({"report"}),
     frozenset({"pipeline", "stages"}),
     frozenset({"api"}),
@@ -45,6 +45,9 @@ NEIGHBOURS = {
     ("axioms", "egraph"): "a rule's conditions ask the analyses of the graph it is matched in",
     ("extract", "trace"): "a region is cut from what `trace` made",
     ("launch", "emit"): "what is launched is what was emitted",
+    ("measure", "emit"): "what is timed is a compiled kernel; workers are those of the compiler",
+    ("measure", "launch"): "a worker launches what it times",
+    ("launch", "measure"): "`launch.rooms` lends the clocks to instantiation",
     ("explore", "verify"): "never: the checker must not be known to the search",
 }
 
@@ -117,6 +120,8 @@ ENVIRONMENT = {
     "prism_jax/options.py": "the one place that reads settings",
     "prism_jax/emit/compile.py": "workers have an environment of their own, and triton's cache"
     " folder is told to it no other way",
+    "prism_jax/measure/worker.py": "workers get one GPU and jax's defaults",
+    "prism_jax/measure/on_device.py": "in a worker, XLA is told its memory limit no other way",
     "prism_jax/launch/jaxtriton.py": "puts back what importing jax_triton does to TRITON_CACHE_DIR",
 }
 

@@ -38,13 +38,14 @@ class Emitter(Protocol):
 
 
 class Clock(Protocol):
-    """Times functions that compete, on random inputs of the sGraph's tensors: seconds, or the error
-    that running them raised.
+    """Times functions that compete, on random inputs of the sGraph's tensors: seconds, or a
+    sentence that says why there are none. Nothing is waited for after `deadline`
+    (`time.monotonic()`).
     """
 
     def __call__(
-        self, functions: Sequence[Function], sgraph: SGraph
-    ) -> list[float | Exception]: ...
+        self, functions: Sequence[Function], sgraph: SGraph, deadline: float
+    ) -> list[float | str]: ...
 
 
 @dataclass
@@ -139,12 +140,10 @@ def _tune_kernel(
             else:
                 runnable.append((attempt, function))
         trials.compiled += len(runnable)
-        seconds = clock([f for _, f in runnable], _numbers(one, shared)) if runnable else []
+        seconds = clock([f for _, f in runnable], _numbers(one, shared), deadline)
         for ((guess, sizes, schedule), _), measured in zip(runnable, seconds, strict=True):
-            if isinstance(measured, Exception):
-                trials.refuse(
-                    f"{type(measured).__name__}: {(str(measured).splitlines() or [''])[0]}"
-                )
+            if isinstance(measured, str):
+                trials.refuse(measured)
                 continue
             trials.measured += 1
             trials.rows.append((kernel.name, sizes, schedule, guess, measured))

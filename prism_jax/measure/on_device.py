@@ -29,12 +29,11 @@ import numpy as np
 
 from prism_jax.ir.nodes import Tensor
 from prism_jax.launch.value import Launch
+from prism_jax.measure.inputs import random_inputs
 from prism_jax.measure.sketch import PLACES, Reading, Sketch
 
 #: Iterations of one profile, and the seconds after which fewer do.
 ITERATIONS, PROFILE_SECONDS = 7, 2.0
-#: Random numbers that inputs are tiled from: a prime, so that no row repeats the one before.
-BLOCK = 1_048_573
 #: Results up to this size are copied whole to be sampled; a gather would first be compiled.
 SMALL_BYTES = 4 * 2**20
 #: Share of the free memory that measuring may use, if it is not told how much.
@@ -184,26 +183,11 @@ def _profile(batch: _Batch, iterations: int) -> list[list[float]]:
 
 
 def _arrays(inputs: tuple[Tensor, ...]) -> list[Any]:
-    """Random inputs on the device: normal floats, small non-negative integers; never all zero."""
-    import jax
-
     global _inputs
     if _inputs[0] != inputs:
         _inputs = ((), [])  # the old ones are freed before the new ones are made
-        rng = np.random.default_rng(0)
-        _inputs = (inputs, [jax.device_put(_random(rng, tensor)) for tensor in inputs])
+        _inputs = (inputs, random_inputs(inputs))
     return _inputs[1]
-
-
-def _random(rng: np.random.Generator, tensor: Tensor) -> np.ndarray[Any, Any]:
-    import jax.numpy as jnp
-
-    shape, dtype = tuple(int(size) for size in tensor.shape), np.dtype(tensor.dtype)
-    if jnp.issubdtype(dtype, jnp.floating):
-        block = 0.25 * rng.standard_normal(BLOCK, np.float32)
-    else:
-        block = rng.integers(0, 2, BLOCK)
-    return np.resize(block.astype(dtype), shape)
 
 
 def _sketch(launch: Launch, outputs: Sequence[Any]) -> Sketch:

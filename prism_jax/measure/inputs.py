@@ -1,0 +1,54 @@
+"""Arrays to time with: what they hold must not make a kernel faster than the user's data would.
+
+In: tensors whose sizes are numbers. Out: arrays of normal floats, small non-negative integers (they
+may be indices) and booleans; equal tensors in equal order get equal values. Zeros, and rows that
+repeat each other, cost less power and run faster: there are none. Imports no jax until it has to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from prism_jax.ir.nodes import Tensor
+
+if TYPE_CHECKING:
+    import jax
+
+#: Numbers that are drawn; larger arrays repeat them. A prime, so that no row repeats another.
+DRAWN = 1_048_573
+#: Deviation of floats: products of a few of them stay within float16.
+DEVIATION = 0.25
+
+
+def random_inputs(tensors: Sequence[Tensor], seed: int = 0) -> list[jax.Array]:
+    """One array on jax's default device for each of `tensors`."""
+    import jax
+
+    return [jax.device_put(values) for values in random_values(tensors, seed)]
+
+
+def random_values(tensors: Sequence[Tensor], seed: int = 0) -> list[np.ndarray[Any, Any]]:
+    """One array for each of `tensors`, on the host.
+
+    >>> x, i = random_values([Tensor("x", (2, 3), "bfloat16"), Tensor("i", (4,), "int32")])
+    >>> x.shape, str(x.dtype), sorted({*i.tolist()} | {0, 1})
+    ((2, 3), 'bfloat16', [0, 1])
+    """
+    rng = np.random.default_rng(seed)
+    return [_values(rng, tensor) for tensor in tensors]
+
+
+def _values(rng: np.random.Generator, tensor: Tensor) -> np.ndarray[Any, Any]:
+    shape = tuple(int(size) for size in tensor.shape)
+    count = min(DRAWN, int(np.prod(shape, dtype=np.int64)))
+    if tensor.dtype.startswith(("float", "bfloat")):
+        drawn = DEVIATION * rng.standard_normal(count, np.float32)
+    else:
+        drawn = rng.integers(0, 2, count)
+    # numpy knows the narrow floats by ml_dtypes's types, not by name.
+    dtype = np.dtype(getattr(ml_dtypes, tensor.dtype, tensor.dtype))
+    return np.resize(drawn.astype(dtype), shape)

@@ -1,0 +1,93 @@
+"""Pairs on the CPU, and what a chain would be on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from prism_jax.measure import pairs
+from prism_jax.measure.pairs import Pairs, pair
+
+
+def slow(x: jax.Array) -> list[jax.Array]:
+    return [jax.lax.fori_loop(0, 200, lambda _, y: jnp.sin(y @ y), x)]
+
+
+def fast(x: jax.Array) -> list[jax.Array]:
+    return [jnp.sin(x @ x)]
+
+
+X = jnp.ones((96, 96), jnp.float32) / 96
+
+
+def test_the_faster_is_found_and_the_reference_compiled_once() -> None:
+    traced = 0
+
+    def reference(x: jax.Array) -> list[jax.Array]:
+        nonlocal traced
+        traced += 1
+        return slow(x)
+
+    compared = Pairs(reference, [X], seconds=0.3)
+    better = compared.against(fast)
+    assert 1.0 < better.low <= better.high
+    assert better.candidate_s < better.reference_s
+    same = compared.against(slow)
+    assert same.low < 1.3
+    assert traced == 1
+    worse = pair(fast, slow, [X], seconds=0.3)
+    assert worse.low <= worse.high < 1.0
+
+
+def test_a_candidate_that_fails_is_an_error() -> None:
+    def wrong(x: jax.Array) -> list[jax.Array]:
+        raise ValueError("no such kernel")
+
+    with pytest.raises(ValueError, match="no such kernel"):
+        pair(fast, wrong, [X])
+
+
+def test_chains_for_short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: a chain over operand sets of their own, timed per call."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(pairs, "LONG_SECONDS", 1e9)
+    seen: list[int] = []
+
+    def one(x: jax.Array, y: jax.Array) -> list[jax.Array]:
+        seen.append(1)
+        return [x + y]
+
+    compared = Pairs(one, [X, X], seconds=0.02)
+    found = compared.against(lambda x, y: [x + y + 1])
+    count = len(compared._sets)
+    assert pairs.CALLS[0] <= count <= pairs.CALLS[1]
+    assert len(seen) == 1  # the chain calls the jitted function, which is traced once
+    pointers = {a.unsafe_buffer_pointer() for args in compared._sets for a in args}
+    assert len(pointers) >= 2 * count - 1
+    assert 0.0 < found.low <= found.high
+
+    monkeypatch.setattr(pairs, "MOST_BYTES", 3 * 3 * X.nbytes)
+    compared = Pairs(one, [X, X], seconds=0.02)
+    compared.against(lambda x, y: [x + y + 1])
+    assert len(compared._sets) == 3
+
+    monkeypatch.setattr(pairs, "LONG_SECONDS", 0.0)
+    compared = Pairs(one, [X, X], seconds=0.02)
+    compared.against(lambda x, y: [x + y + 1])
+    assert len(compared._sets) == 1
+
+
+def test_memory_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Device:
+        stats: Any = None
+
+        def memory_stats(self) -> Any:
+            return self.stats
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+    assert pairs._memory() == pairs.MOST_BYTES
+    Device.stats = {"bytes_limit": 1000, "bytes_in_use": 200}
+    assert pairs._memory() == 200
