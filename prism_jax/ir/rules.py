@@ -130,7 +130,7 @@ def check_node(scope: Scope, node: Node, *where: object) -> None:
         case Const(sort_=sort) | Iota(sort_=sort):
             _require(sort in SORTS, f"there is no sort {sort}", node, *where)
             if isinstance(node, Iota):
-                _require(sort != "bool", "an iota counts, so it cannot be a bool", node, *where)
+                _require(sort in INTEGERS, f"an iota is an integer, not a {sort}", node, *where)
         case Load():
             _check_load(scope, node, *where)
         case Pointwise():

@@ -211,6 +211,8 @@ class _Grower:
                 )
             number = st.booleans() if sort == "bool" else st.integers(0, 5)
             return Const(self.draw(number), sort)
+        if kind == "iota" and sort == REAL:
+            return Pointwise("cast", (Iota(self.pick(*self.axes)),), "float32")
         if kind == "iota" and sort != "bool":
             return Iota(self.pick(*self.axes), sort)
         return self.load(sort)
