@@ -17,7 +17,7 @@ The squares modulo p are a group of order q, so
 Integers and booleans are what they are. A value that does not exist (1/0, the root of a non-square
 in a strict draw) raises `Redraw`.
 
->>> field = Residues(SMALL[0], seed=1, strict=False)
+>>> field = Residues(SMALL[0], seed=1)
 >>> third = field.pointwise("div", None, [field.const(1, "real"), field.const(3, "real")])
 >>> field.pointwise("mul", None, [third, field.const(3, "real")])["p"]
 array(1)
@@ -62,10 +62,16 @@ class Outside(Exception):
 
 
 class Residues:
-    """The domain (`ir.values.Domain`) of one draw. `strict` refuses roots of non-squares."""
+    """The domain (`ir.values.Domain`) of one draw. `strict`: the sides on which a root must be of a
+    square.
+    """
 
     def __init__(
-        self, q: int, seed: int, strict: bool, expand: frozenset[str] = frozenset()
+        self,
+        q: int,
+        seed: int,
+        strict: frozenset[str] = frozenset(),
+        expand: frozenset[str] = frozenset(),
     ) -> None:
         self.q, self.p, self.strict, self.expand = q, 2 * q + 1, strict, expand
         self.seed = seed
@@ -315,7 +321,7 @@ class Residues:
             present = value != ABSENT
             if exponent < 0 and (value == 0).any():
                 raise Redraw
-            if op in ("sqrt", "rsqrt") and self.strict:
+            if op in ("sqrt", "rsqrt") and side in self.strict:
                 character = _power(
                     np.where(present & (value != 0), value, 1), np.int64(order), modulus
                 )

@@ -70,7 +70,7 @@ def shrink(
     sgraph: SGraph,
     rng: np.random.Generator,
     keep_reduced: bool = False,
-    largest: int = 5,
+    largest: int = 6,
 ) -> Shrunk:
     """Both at small sizes; `keep_reduced` keeps the real size of every axis that is summed over."""
     classes = _Classes(program, sgraph)
@@ -226,7 +226,8 @@ class _Classes:
             if root in fixed and real is not None:
                 sizes[root] = real
             elif root not in products:
-                size = int(rng.integers(3, largest + 1) if root in looped else rng.integers(2, 4))
+                looping = (3,) if largest < 4 else (4, 5, 5, largest)
+                size = int(rng.choice(looping) if root in looped else rng.integers(2, 4))
                 sizes[root] = size if real is None or real > 1 else real
         for root in sorted(products, key=str):
             self._product(root, products, sizes)
@@ -262,7 +263,11 @@ class _Table:
     def some(self, axis: Axis, rng: np.random.Generator) -> int:
         """A tile that cuts an axis into few pieces, the last one mostly ragged."""
         size = int(self.axis(axis).size)
-        return int(rng.integers(1, 4)) if size < 8 else size // 3 + int(rng.integers(1, 3))
+        if size < 8:  # mostly two or three pieces, the last one ragged; now and then one
+            if rng.random() < 0.1:
+                return size + 1
+            return min(int(rng.choice((1, 2, 2, 2, 3))), max(1, size - 1))
+        return size // 3 + int(rng.integers(1, 3))
 
     def tile(self, tile: Size, value: int) -> None:
         symbol = self.tiled(tile)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from prism_jax.ir.nodes import Axis, Iota, Load, Node, Reduce, Store, Tensor, at
+from prism_jax.ir.nodes import Axis, Iota, Load, Node, Reduce, Store, Tensor, Within, affine, at
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, LibraryCall, Loop, SGraph
 from tests.emit import graphs as g
@@ -106,8 +106,7 @@ def _attention_value(b: int, n: int, m: int, d: int, causal: bool) -> Node:
     return total(mul(div(p, total(p, j)), t("v", bb, j, dd)), j)
 
 
-def attention(causal: bool = True) -> Pair:
-    b, n, m, d = 2, 4, 5, 4
+def attention(causal: bool = True, b: int = 2, n: int = 4, m: int = 5, d: int = 4) -> Pair:
     return pair(
         g.attention(b, n, m, d, F, causal).tiles(T_i=3, T_j=2), _attention_value(b, n, m, d, causal)
     )
@@ -264,6 +263,45 @@ def reductions() -> Pair:
     return pair(g.reductions(n, m, F).tiles(T_i=2, T_j=2), *values)
 
 
+def masked_products() -> Pair:
+    """Triangular and banded products: masks on one factor, in a loop."""
+    n = 6
+    i, j, kk = Axis("i", n), Axis("j", 3), Axis("k", n)
+    x, w = t("x", i, kk), t("w", kk, j)
+    low = op("where", op("ge", Iota(i), Iota(kk)), x, 0.0)
+    near = op("le", op("sub", Iota(i), Iota(kk)), g.Const(1, "int32"))
+    band = op("where", op("and", near, op("ge", Iota(i), Iota(kk))), x, 0.0)
+    accumulators = (
+        Accumulator("low", "sum", mul(low, w), (i, j)),
+        Accumulator("band", "sum", mul(band, w), (i, j)),
+    )
+    kernel = Kernel(
+        "masked",
+        (GridAxis(i, "T_i"), GridAxis(j, "T_j")),
+        (Loop(kk, "T_k", accumulators),),
+        tuple(out(a.carried(), i, j, name=a.name) for a in accumulators),
+    )
+    stores = (
+        out(total(mul(low, w), kk), i, j, name="low"),
+        out(total(mul(band, w), kk), i, j, name="band"),
+    )
+    return _pair("masked", (kernel,), *stores, T_i=2, T_j=2, T_k=4)
+
+
+def window() -> Pair:
+    """A padded window of three elements: guards with a fill that is not neutral."""
+    n, m = 6, 3
+    i, j = Axis("i", n), Axis("j", m)
+    x = Tensor("x", (n,), F)
+    where = affine([(i, 1), (j, 1)], -1)
+    value = mul(Load(x, (where,), (Within(where, 0, n),), g.Const(0.5)), t("w", j))
+    acc = Accumulator("acc", "sum", value, (i,))
+    kernel = Kernel(
+        "window", (GridAxis(i, "T_i"),), (Loop(j, "T_j", (acc,)),), (out(acc.carried(), i),)
+    )
+    return _pair("window", (kernel,), out(total(value, j), i), T_i=2, T_j=2)
+
+
 def with_tiles(one: Pair, **tiles: int) -> Pair:
     return replace(one, sizes={**one.sizes, **tiles})
 
@@ -289,4 +327,17 @@ def all_pairs() -> list[Pair]:
         softmax_two_loops(),
         two_kernels(),
         reductions(),
+        masked_products(),
+        window(),
+    ]
+
+
+def square_pairs() -> list[Pair]:
+    """Pairs whose axes have one size, so that axes can be mistaken for each other."""
+    return [
+        matmul(4, 4, 4),
+        lora(4, 4, 4, 4),
+        gatedmlp(4, 4, 4),
+        rmsnorm_linear(4, 4, 4),
+        attention(True, 4, 4, 4, 4),
     ]

@@ -81,7 +81,7 @@ def test_sizes_must_be_an_instance():
     one = matmul()
     assert "T_k" in verify(one.program, one.sgraph, {"T_i": 2, "T_j": 2}).reason
     split = attention_split()
-    [first, second] = split.sgraph.nodes
+    [first, second] = split.sgraph.kernels
     grid = (replace(first.grid[0], tile=2), *first.grid[1:])
     bad = replace(split.sgraph, nodes=(replace(first, grid=grid), second))
     assert "sizes" in verify(split.program, bad, split.sizes).rejected_by
