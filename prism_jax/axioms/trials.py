@@ -6,6 +6,8 @@ In: an axiom. Out: an `Evidence` record, equal in every run (seeded by the row's
 * finite-field trials over two pairs of fields, or the operator that puts the row outside;
 * float64 trials at random shapes, axes and values, among them the edge values its conditions are
   there for;
+* extended trials, in which variables that no condition calls finite may be infinite or NaN: both
+  sides are finite at the same places (see `rows`);
 * for every condition, a counterexample found with that condition broken and the others kept. A
   condition without one is unnecessary, which is an error: it has to go.
 
@@ -39,9 +41,9 @@ from prism_jax.axioms.meaning import (
 )
 
 FOLDER = Path(__file__).parent / "evidence"
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when the meaning of a trial changes: all evidence is stale then."""
-FLOAT_TRIALS, FIELD_TRIALS, SEARCH_TRIALS = 60, 20, 400
+FLOAT_TRIALS, EXTENDED_TRIALS, FIELD_TRIALS, SEARCH_TRIALS = 60, 200, 20, 400
 TOLERANCE = 1e-11
 NUMBERS = tuple(Fraction(n) for n in ("1", "2", "1/2", "-1", "-3", "5/4", "-1/3", "7"))
 EDGES = (0.0, 1.0, -1.0, 1e-8, -1e-8, 1e3, -1e3)
@@ -74,6 +76,7 @@ class Evidence:
     finite_field: int
     outside: str
     float64: int
+    extended: int
     error: str
     counterexamples: dict[str, str]
 
@@ -88,9 +91,13 @@ class _Sampler:
     """
 
     def __init__(
-        self, axiom: Axiom, rng: np.random.Generator, broken: Condition | None = None
+        self,
+        axiom: Axiom,
+        rng: np.random.Generator,
+        broken: Condition | None = None,
+        extended: bool = False,
     ) -> None:
-        self.axiom, self.rng, self.broken = axiom, rng, broken
+        self.axiom, self.rng, self.broken, self.extended = axiom, rng, broken, extended
         self.letters = sorted(name for name, kind in axiom.kinds.items() if kind == "axes")
 
     def draw(self, field: Field | None = None) -> tuple[Assignment, str]:
@@ -130,8 +137,14 @@ class _Sampler:
         found: list[tuple[Any, Fraction]] = []
         for n in range(count):
             weight = weights[int(self.rng.integers(len(weights)))]
-            found.append((self._value(name, field, self._breaks(name) and n == 0), weight))
+            x = self._value(name, field, self._breaks(name) and n == 0)
+            if weight < 0 and self._finite(name) and isinstance(x, np.ndarray):
+                x = np.where(x == 0, 1.0, x)  # conditions are on the factor: the power is finite
+            found.append((x, weight))
         return found
+
+    def _finite(self, name: str) -> bool:
+        return any(c.what == "finite" and c.subject == name for c in self.axiom.conditions)
 
     def _number(self, name: str) -> Fraction:
         while True:
@@ -169,6 +182,9 @@ class _Sampler:
             x = np.abs(x)
         if ">" in signs or "!=" in signs:
             x = np.where(x == 0, 1.0, x)
+        if self.extended and "finite" not in signs and rng.random() < 0.5:
+            wild = [np.inf] if signs & {">", ">="} else [np.inf, -np.inf, np.nan]
+            x = np.where(rng.random(shape) < 0.3, rng.choice(wild, size=shape), x)
         first = (0,) * len(shape)
         if against == "finite":
             x[first] = float(rng.choice([np.inf, -np.inf, np.nan]))
@@ -223,6 +239,18 @@ def differ(axiom: Axiom, values: Assignment) -> tuple[float, str]:
     return float(
         error.ravel()[place]
     ), f"{left.ravel()[place]:.6g} against {right.ravel()[place]:.6g}"
+
+
+def extended_trials(axiom: Axiom, trials: int = EXTENDED_TRIALS) -> None:
+    """Tries both sides where variables may be infinite or NaN. Raises Refuted if one side alone is
+    finite.
+    """
+    sampler = _Sampler(axiom, _rng(axiom, "extended"), extended=True)
+    for _ in range(trials):
+        values, text = sampler.draw()
+        error, where = differ(axiom, values)
+        if error == np.inf:
+            raise Refuted(f"{axiom.name}: {where} at {text}")
 
 
 def _rng(axiom: Axiom, purpose: str) -> np.random.Generator:
@@ -290,6 +318,7 @@ def gather(axiom: Axiom) -> Evidence:
             )
         counterexamples[condition.text] = found
     worst = float_trials(axiom)
+    extended_trials(axiom)
     try:
         counted, outside = field_trials(axiom), ""
     except Outside as reason:
@@ -297,8 +326,7 @@ def gather(axiom: Axiom) -> Evidence:
     bound = "0" if worst == 0 else f"below 1e{int(np.ceil(np.log10(max(worst, 1e-16))))}"
     return Evidence(
         axiom.name, axiom.equation, axiom.when, row_hash(axiom), PROTOCOL, counted, outside,
-        FLOAT_TRIALS,
-        bound, counterexamples,
+        FLOAT_TRIALS, EXTENDED_TRIALS, bound, counterexamples,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from prism_jax.axioms import pattern as pt
 from prism_jax.axioms.axiom import Axiom, Condition
+from prism_jax.egraph import facts as fx
 from prism_jax.egraph import normal
 from prism_jax.egraph.core import EGraph, ENode
 from prism_jax.egraph.facts import Facts
@@ -55,6 +56,20 @@ def root_kind(pattern: pt.Pattern) -> str:
             raise pt.PatternError(f"{pattern} matches everything: no rule can look for it")
 
 
+def element_facts(
+    graph: EGraph, axiom: Axiom, name: str, identifier: int, number: Fraction | None
+) -> Facts:
+    """What conditions on a name are asked of: a term's facts, a segment's factor with its power, or
+    its term with its coefficient.
+    """
+    known: Facts = graph.facts(identifier)
+    if number is None:
+        return known
+    if name in axiom.sums:
+        return fx.of_sum(Fraction(0), [(known, number)])
+    return fx.of_power(known, number)
+
+
 class Matcher:
     """Backtracking over one node; bindings are copied at each choice."""
 
@@ -75,7 +90,7 @@ class Matcher:
             if pattern.name in bound:
                 if bound[pattern.name] == identifier:
                     yield bound
-            elif self._claimed(pattern.name, identifier, bound):
+            elif self._holds(pattern.name, graph.facts(identifier), bound):
                 yield {**bound, pattern.name: identifier}
             return
         if isinstance(pattern, pt.Seg):
@@ -191,7 +206,7 @@ class Matcher:
         groups: dict[str, list[Term]] = {name: [] for name in names}
         for element in elements:
             for name in sorted(names, key=lambda n: n not in self.claims):
-                if self._claimed(name, element[0], bound):
+                if self._holds(name, element_facts(self.graph, self.axiom, name, *element), bound):
                     groups[name].append(element)
                     break
             else:
@@ -214,8 +229,7 @@ class Matcher:
         trivial = bool(others) and all(n in self.claims for n in others)
         return trivial or (self.axiom.name in ("factor", "factor-product") and name == "a")
 
-    def _claimed(self, name: str, identifier: int, bound: Bindings) -> bool:
-        facts: Facts = self.graph.facts(identifier)
+    def _holds(self, name: str, facts: Facts, bound: Bindings) -> bool:
         return all(c.holds(facts, bound) for c in self.claims.get(name, ()))
 
     def _wished(self, name: str, identifier: int, sum_axes: frozenset[Axis] | None) -> bool:

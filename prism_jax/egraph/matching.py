@@ -12,6 +12,7 @@ holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
 from prism_jax.axioms.axiom import Axiom, Condition
@@ -19,7 +20,14 @@ from prism_jax.egraph import normal
 from prism_jax.egraph.contraction import extent, least_work
 from prism_jax.egraph.core import EGraph, ENode, changed
 from prism_jax.egraph.facts import strictest
-from prism_jax.egraph.instances import Bindings, Builder, Matcher, depth, root_kind
+from prism_jax.egraph.instances import (
+    Bindings,
+    Builder,
+    Matcher,
+    depth,
+    element_facts,
+    root_kind,
+)
 from prism_jax.egraph.normal import TensorLanguage
 from prism_jax.ir.nodes import Axis, Precision
 
@@ -85,8 +93,10 @@ class AxiomRule:
             if kind == "number":
                 holds = condition.holds_number(value)
             else:
-                ids = [value] if kind == "term" else [x for x, _ in value]
-                holds = all(condition.holds(graph.facts(x), bound) for x in ids)
+                elements: list[tuple[int, Fraction | None]]
+                elements = [(value, None)] if kind == "term" else list(value)
+                known = [element_facts(graph, self.axiom, condition.subject, *x) for x in elements]
+                holds = all(condition.holds(facts, bound) for facts in known)
             if not holds:
                 raise ValueError(f"{self.name}: {condition.text} does not hold")
         build = Builder(graph, self.axiom, bound).term
