@@ -244,8 +244,11 @@ def aside(fun: Callable[[], Any]) -> Any:
         with jax.enable_x64(wide):
             return fun()
 
-    with ThreadPoolExecutor(1, thread_name_prefix="prism_jax") as pool:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prism_jax")
+    try:
         return pool.submit(contextvars.copy_context().run, run).result()
+    finally:
+        pool.shutdown(wait=False)  # an interrupted caller does not wait for it
 
 
 def hide_frames(path: str) -> None:

@@ -49,10 +49,12 @@ def plan(region: Any, device: Any, options: Options, stages: Stages) -> Outcome:
     try:
         found = log.run("explore", stages.explore, program, device, options)
         chosen: Any = log.run("instantiate", stages.instantiate, region, found, device, options)
-        built = log.run("emit", stages.emit, chosen) if chosen.plan is not None else None
+        built: Any = log.run("emit", stages.emit, chosen) if chosen.plan is not None else None
     except StageFailure as failure:
         return Outcome(None, log.report(region.name, program, failure), failure)
-    runs = Executable(chosen.plan.digest, chosen.plan.backend, built.call) if built else None
+    if built is None:
+        return Outcome(None, log.report(region.name, program))
+    runs = Executable(chosen.plan.digest, chosen.plan.backend, built.call)
     return Outcome(runs, log.report(region.name, program))
 
 
@@ -116,9 +118,8 @@ def _step(step: Any, name: str, device: Any, optimizer: Optimizer) -> Step:
         inner = functools.partial(_inner, name, optimizer)
         return Kept(tuple(optimizer.stages.inside(eqn, inner) for eqn in step.eqns))
     outcome = _planned(step, device, optimizer)
-    number = len(journal.regions)
+    number = journal.note(step.name, outcome.report, step.program.digest)
     journal.device = device.name
-    journal.regions.append(dataclasses.replace(outcome.report, name=step.name))
     if outcome.failure is not None:
         failure = outcome.failure
         errors.fallback(failure.stage, step.name, failure.error, optimizer.on_error)
@@ -177,6 +178,16 @@ class Journal:
     untouched: int = 0
     refused: dict[str, None] = field(default_factory=dict[str, None])
     device: str = ""
+    _seen: set[str] = field(default_factory=set[str])
+
+    def note(self, name: str, report: RegionReport, digest: str) -> int:
+        """Append a region and return its number. Equal programs are planned once, so that the time
+        it took is the first one's.
+        """
+        stages = report.stages if digest not in self._seen else ()
+        self._seen.add(digest)
+        self.regions.append(dataclasses.replace(report, name=name, stages=stages))
+        return len(self.regions) - 1
 
 
 _journal: ContextVar[Journal | None] = ContextVar("prism_jax_journal", default=None)

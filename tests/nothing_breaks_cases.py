@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import functools
-from collections import namedtuple
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +45,10 @@ def normal(*shape: int, dtype: Any = jnp.float32, seed: int = 0) -> Late:
     return Late(lambda: jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype))
 
 
-Point = namedtuple("Point", "x y")
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
 
 # -- boundaries: what no program of ours can hold ------------------------------------------------
 
@@ -330,11 +332,7 @@ def checkpointed(x):
     return jax.grad(lambda a: jnp.sum(jax.checkpoint(lambda b: jnp.sin(jnp.sin(b)))(a)))(x)
 
 
-@jax.custom_vjp
-def _clipped(x):
-    return x * 2
-
-
+_clipped: Any = jax.custom_vjp(lambda x: x * 2)
 _clipped.defvjp(lambda x: (x * 2, x), lambda res, g: (jnp.clip(g, -0.1, 0.1) + 0 * res,))
 
 
@@ -343,11 +341,7 @@ def custom_vjp(x):
     return _clipped(x), jax.grad(lambda a: jnp.sum(_clipped(a) ** 2))(x)
 
 
-@jax.custom_jvp
-def _odd(x):
-    return jnp.sin(x)
-
-
+_odd: Any = jax.custom_jvp(jnp.sin)
 _odd.defjvp(lambda primals, tangents: (_odd(primals[0]), tangents[0] * 5))
 
 

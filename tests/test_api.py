@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import gc
 import json
+import os
+import subprocess
 import sys
 import threading
 import weakref
@@ -421,3 +423,39 @@ def test_plans_are_remembered_by_what_decides_them(monkeypatch) -> None:
     assert len(planned) == 2
     prism.jit(lambda x: layer(x))(X[:1])
     assert len(planned) == 3
+
+
+def test_equal_regions_are_charged_once() -> None:
+    def model(x):
+        for _ in range(3):
+            x = jnp.tanh(x) * 2
+            jax.debug.callback(lambda v: None, x)
+        return x
+
+    regions = prism.explain(model, X).regions
+    assert [bool(region.stages) for region in regions] == [True, False, False]
+    assert [region.name for region in regions] == ["model_0", "model_2", "model_4"]
+
+
+def test_hlo_is_the_same_in_every_process() -> None:
+    code = (
+        "import jax.numpy as jnp, prism_jax as prism\n"
+        "from prism_jax import pipeline\n"
+        "from tests.stub_stages import STUB\n"
+        "pipeline.default_stages = lambda: STUB\n"
+        "f = prism.jit(lambda q, k: jnp.tanh(q @ k.T) @ k)\n"
+        "x = jnp.ones((4, 3))\n"
+        "print(f.lower(x, x).as_text())\n"
+    )
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert "dot_general" in texts[0]
+    assert texts[0] == texts[1]

@@ -289,14 +289,15 @@ def test_bad_keywords_are_those_of_jax_jit(keywords: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("bad", [3, "f", None])
-def test_what_is_no_function(bad: Any) -> None:
+def test_what_is_no_function(bad) -> None:
     if bad is not None:
         with pytest.raises(TypeError) as want:
             jax.jit(bad)
         with pytest.raises(TypeError) as got:
             prism.jit(bad)
         assert str(got.value) == str(want.value)
-    for function in (prism.explain, prism.bisect, prism.optimize, prism.search):
+    entries: list[Any] = [prism.explain, prism.bisect, prism.optimize, prism.search]
+    for function in entries:
         with pytest.raises(errors.NotAFunctionError, match=rf"prism\.{function.__name__} takes"):
             function(bad)
 

@@ -213,16 +213,10 @@ def test_the_backward_pass_is_a_call_of_its_own() -> None:
 
 
 def test_rules_of_the_user_are_in_force() -> None:
-    @jax.custom_jvp
-    def odd(x):
-        return jnp.sin(x)
-
+    odd: Any = jax.custom_jvp(jnp.sin)
     odd.defjvp(lambda primals, tangents: (odd(primals[0]), 7.0 * tangents[0]))
 
-    @jax.custom_vjp
-    def clipped(x):
-        return x * 1.0
-
+    clipped: Any = jax.custom_vjp(lambda x: x * 1.0)
     clipped.defvjp(lambda x: (clipped(x), x), lambda x, g: (jnp.clip(g * x, -0.5, 0.5),))
     f = lambda x: clipped(odd(x) * 3) + odd(x)  # noqa: E731
     assert_close(jax.grad(loss(planned(f)))(X), jax.grad(loss(f))(X))
@@ -232,9 +226,7 @@ def test_rules_of_the_user_are_in_force() -> None:
 
 
 def test_rules_with_effects_fall_back_to_evaluation(capfd) -> None:
-    @jax.custom_jvp
-    def loud(x):
-        return x * 2
+    loud: Any = jax.custom_jvp(lambda x: x * 2)
 
     @loud.defjvp
     def _(primals, tangents):
@@ -284,10 +276,7 @@ def test_digests_tell_programs_apart() -> None:
 
 def test_equal_rules_of_different_objects_are_not_confused() -> None:
     def with_rule(scale: float) -> Any:
-        @jax.custom_jvp
-        def f(x):
-            return x
-
+        f: Any = jax.custom_jvp(lambda x: x)
         f.defjvp(lambda primals, tangents: (f(*primals), tangents[0] * scale))
         return f
 
