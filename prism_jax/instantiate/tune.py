@@ -30,7 +30,7 @@ class Emitter(Protocol):
     back end.
     """
 
-    def functions(self, plans: Sequence[Plan], deadline: float) -> list[Function | str]:
+    def functions(self, plans: Sequence[Plan], deadline: float) -> Sequence[Function | str]:
         """Each plan as a traceable function of its sGraph's inputs, or a sentence that says why it
         cannot run.
         """

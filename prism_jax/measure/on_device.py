@@ -1,7 +1,7 @@
 """The worker's side of measuring: runs kernels that nobody trusts yet. Imported in workers only.
 
 In: launches, the types of their inputs. Out: for each its duration and a sketch of what it wrote.
-`start` comes first, `build` compiles one batch, `probe` or `read` runs it.
+`warm` and `start` come first, `build` compiles one batch, `probe` or `read` runs it.
 
 The kernels of a batch run one after the other in one compiled chain under one profile: tracing and
 profiling each alone would cost a hundred times what they run. Their results start as zeros, so that
@@ -23,19 +23,23 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from prism_jax.ir.nodes import Tensor
 from prism_jax.launch.value import Launch
-from prism_jax.measure.inputs import random_inputs
+from prism_jax.measure.inputs import random_values
 from prism_jax.measure.sketch import PLACES, Reading, Sketch
 
 #: Iterations of one profile, and the seconds after which fewer do.
 ITERATIONS, PROFILE_SECONDS = 7, 2.0
 #: Results up to this size are copied whole to be sampled; a gather would first be compiled.
 SMALL_BYTES = 4 * 2**20
+#: Bytes of each input that are compared with the original afterwards.
+COMPARED_BYTES = 16 * 2**20
+PROFILER = "jax.experimental.mosaic.gpu.profiler"
 #: Share of the free memory that measuring may use, if it is not told how much.
 SHARE, MOST_BYTES = 0.25, 2 * 2**30
 
@@ -48,6 +52,10 @@ class ProfileError(Exception):
     """Kernel durations cannot be had here, whatever the kernels."""
 
 
+class OverwrittenError(Exception):
+    """A kernel changed its inputs."""
+
+
 @dataclasses.dataclass
 class _Batch:
     run: Any
@@ -56,9 +64,21 @@ class _Batch:
     room: int
 
 
+@dataclasses.dataclass
+class _Inputs:
+    tensors: tuple[Tensor, ...]
+    host: list[np.ndarray[Any, Any]]
+    device: list[Any]
+
+
 _limit: int | None = None
-_inputs: tuple[tuple[Tensor, ...], list[Any]] = ((), [])
+_inputs: _Inputs | None = None
 _batch: _Batch | None = None
+
+
+def warm() -> None:
+    """Imports what `start` needs, without touching the device."""
+    import_module(PROFILER)
 
 
 def start(memory_bytes: int | None) -> int:
@@ -109,9 +129,12 @@ def probe() -> None:
 
     Raises:
       ContextLostError: it took the device away from this process.
+      OverwrittenError: it wrote into its inputs.
       jax.errors.JaxRuntimeError: it does not run.
     """
-    _finish(_built())
+    batch = _built()
+    _finish(batch)
+    _check_inputs(batch)
 
 
 def read() -> list[Reading]:
@@ -123,6 +146,7 @@ def read() -> list[Reading]:
     sketches = [_sketch(launch, o) for launch, o in zip(batch.launches, outputs, strict=True)]
     written = sum(array.nbytes for results in outputs for array in results)
     del outputs
+    _check_inputs(batch)
     # The profiler keeps the results of all iterations, and of one more to warm up.
     fitting = min(batch.room // max(1, written) - 1, int(PROFILE_SECONDS / max(seconds, 1e-6)))
     rows = _profile(batch, max(1, min(ITERATIONS, fitting)))
@@ -163,13 +187,16 @@ def _alive() -> None:
 def _profile(batch: _Batch, iterations: int) -> list[list[float]]:
     """Milliseconds of each launch, for each iteration."""
     try:
-        from jax.experimental.mosaic.gpu import profiler
-
-        measure: Any = profiler.measure(batch.run, aggregate=False, iterations=iterations)
-        seen = measure(batch.arrays)[1] or []
+        profiler = import_module(PROFILER)
+        measure = profiler.measure(batch.run, aggregate=False, iterations=iterations)
+        seen = measure(batch.arrays)[1]
     except Exception as error:
         _check(error)
+        if "iterations" in str(error):  # these kernels show differently in each
+            raise
         raise ProfileError(f"{type(error).__name__}: {error}") from error
+    if not seen:
+        raise ProfileError("the profile is empty")
     names = [launch.binary.name for launch in batch.launches]
     rows = [
         [(name, ms) for name, ms in kernels if name in names]
@@ -178,16 +205,43 @@ def _profile(batch: _Batch, iterations: int) -> list[list[float]]:
     for row in rows:
         if [name for name, _ in row] != names:
             kernels = [name for name, _ in (seen[0] if iterations > 1 else seen)]
-            raise ProfileError(f"the profile of {names} shows {kernels}")
+            raise RuntimeError(f"the profile of {names} shows {kernels}")
     return [[ms for _, ms in row] for row in rows]
 
 
 def _arrays(inputs: tuple[Tensor, ...]) -> list[Any]:
+    import jax
+
     global _inputs
-    if _inputs[0] != inputs:
-        _inputs = ((), [])  # the old ones are freed before the new ones are made
-        _inputs = (inputs, random_inputs(inputs))
-    return _inputs[1]
+    if _inputs is None or _inputs.tensors != inputs:
+        _inputs = None  # the old ones are freed before the new ones are made
+        host = random_values(inputs)
+        _inputs = _Inputs(inputs, host, [jax.device_put(values) for values in host])
+    return _inputs.device
+
+
+def _check_inputs(batch: _Batch) -> None:
+    """Raises OverwrittenError if the inputs are not what they were; the next batch gets new ones.
+
+    A write past a kernel's own results often stays within memory that is this process's, and then
+    nothing else notices. Of large inputs both ends are compared, which such a write meets first.
+    """
+    global _inputs
+    if _inputs is None or _inputs.device is not batch.arrays:
+        return
+    for host, array in zip(_inputs.host, batch.arrays, strict=True):
+        if array.nbytes <= COMPARED_BYTES:
+            same = _equal(host, array)
+        else:
+            rows = max(1, len(host) * COMPARED_BYTES // (2 * array.nbytes))
+            same = _equal(host[:rows], array[:rows]) and _equal(host[-rows:], array[-rows:])
+        if not same:
+            _inputs = None
+            raise OverwrittenError("wrote into its inputs")
+
+
+def _equal(host: np.ndarray[Any, Any], array: Any) -> bool:
+    return host.tobytes() == np.asarray(array).tobytes()
 
 
 def _sketch(launch: Launch, outputs: Sequence[Any]) -> Sketch:

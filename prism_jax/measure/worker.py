@@ -28,6 +28,7 @@ import numpy as np
 
 from prism_jax.emit.workers import Kind, Pool, TargetError, TimeLimitError, WorkerError
 from prism_jax.ir.nodes import Tensor
+from prism_jax.launch.cuda import READS_IMAGES, jaxlib_version
 from prism_jax.launch.value import Launch
 from prism_jax.measure.sift import FailureError, HopelessError, Sieve
 from prism_jax.measure.sketch import Reading, minority
@@ -36,8 +37,11 @@ from prism_jax.measure.sketch import Reading, minority
 BATCH = 16
 #: Workers that one call may lose before it refuses what is left.
 MOST_LOSSES = 6
-#: Seconds for a worker to start; for a batch to be compiled, and to run.
-START_SECONDS, BUILD_SECONDS, RUN_SECONDS = 60.0, 60.0, 10.0
+#: Seconds for a worker to start; for a batch to be compiled, and to run; of the last, the share
+#: that one kernel alone may take.
+START_SECONDS, BUILD_SECONDS, RUN_SECONDS, ALONE = 60.0, 60.0, 6.0, 0.5
+#: Seconds more for each kernel where the driver has to compile it first.
+LOAD_SECONDS = 0.0 if jaxlib_version() >= READS_IMAGES else 1.0
 #: What a worker imports from; nothing else of this package is run there.
 ROOMS = ("emit", "ir", "launch", "measure")
 
@@ -63,7 +67,8 @@ class DeviceWorker:
         memory_bytes: int | None = None,
     ) -> None:
         self._target, self._run_seconds, self._memory = target, run_seconds, memory_bytes
-        self._pool = Pool(_environment, Kind(rooms=ROOMS, memory_bytes=None))
+        self._pool, self._spare = _pool(), _pool()
+        self._warming: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -78,10 +83,13 @@ class DeviceWorker:
     def close(self) -> None:
         """End the worker now; it ends by itself after a minute without work."""
         self._pool.close()
+        if self._warming is not None:
+            self._warming.join(START_SECONDS)  # a worker that is just starting cannot be closed
+        self._spare.close()
 
     def forget(self) -> None:
         """For the child of a fork: whoever held the lock is not there."""
-        self._lock = threading.Lock()
+        self._lock, self._warming = threading.Lock(), None
 
     def kernel_seconds(
         self, launches: Sequence[Launch], inputs: Sequence[Tensor], deadline: float
@@ -128,11 +136,13 @@ class DeviceWorker:
 
         def read(some: Sequence[Launch]) -> list[Reading]:
             build(some)
-            return self._call("read", limit=self._run_seconds, deadline=deadline)
+            seconds = self._run_seconds + LOAD_SECONDS * len(some)
+            return self._call("read", limit=seconds, deadline=deadline)
 
         def probe(launch: Launch) -> None:
             build([launch])
-            self._call("probe", limit=self._run_seconds, deadline=deadline)
+            seconds = self._run_seconds * ALONE + LOAD_SECONDS
+            self._call("probe", limit=seconds, deadline=deadline)
 
         sieve = Sieve(read, probe, deadline=deadline, most_losses=MOST_LOSSES)
         return sieve.run(launches, batch)
@@ -157,18 +167,41 @@ class DeviceWorker:
         try:
             return self._pool.run(f"{self._target}:{name}", *arguments, timeout=min(limit, left))
         except TargetError as error:
+            if error.kind == "OverwrittenError":
+                raise FailureError("illegal write: its inputs have changed", lost=False) from error
             if error.kind == "ProfileError":
                 raise HopelessError(f"not measured: {_first_line(error)}") from error
             lost = error.kind == "ContextLostError"
             if lost:
-                self._pool.close()
+                self._replace(deadline)
             raise FailureError(_fault(error), lost=lost) from error
         except TimeLimitError as error:
             if limit >= left:
                 raise HopelessError("not measured: no time left") from error
+            self._replace(deadline)
             raise FailureError(f"did not return in {limit:g} s", lost=True) from error
         except WorkerError as error:
+            self._replace(deadline)
             raise FailureError(_fault(error), lost=True) from error
+
+    def _replace(self, deadline: float) -> None:
+        """Puts the spare in the place of a lost worker, and has another made ready beside it.
+
+        Where one kernel faults others often do. The spare has jax imported and leaves the device
+        alone, so that it disturbs no measurement.
+        """
+        if self._warming is not None:
+            self._warming.join(max(0.0, deadline - time.monotonic()))
+        self._pool.close()
+        spare = _pool()
+        self._pool, self._spare = self._spare, spare
+
+        def warm() -> None:
+            with contextlib.suppress(WorkerError):
+                spare.run(f"{self._target}:warm", timeout=START_SECONDS)
+
+        self._warming = threading.Thread(target=warm, name="prism-prepare-spare", daemon=True)
+        self._warming.start()
 
 
 def judged(launches: Sequence[Launch], readings: Sequence[Reading | str]) -> list[float | str]:
@@ -199,6 +232,10 @@ def _fault(error: WorkerError) -> str:
 
 def _first_line(error: WorkerError) -> str:
     return (str(error).splitlines() or [""])[0][:300]
+
+
+def _pool() -> Pool:
+    return Pool(_environment, Kind(rooms=ROOMS, memory_bytes=None))
 
 
 def _environment() -> dict[str, str]:

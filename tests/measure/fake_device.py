@@ -26,6 +26,15 @@ class ProfileError(Exception):
     pass
 
 
+class OverwrittenError(Exception):
+    pass
+
+
+def warm() -> None:
+    with open(os.environ["FAKE_DEVICE_LOG"] + ".warm", "a") as log:
+        log.write(f"warm {os.getpid()}\n")
+
+
 def start(memory_bytes: int | None) -> int:
     global _started
     if not _started:
@@ -54,6 +63,8 @@ def probe() -> None:
         os.abort()
     if "hang" in names:
         time.sleep(60.0)
+    if "stray" in names:
+        raise OverwrittenError("wrote into its inputs")
     if "large" in names:
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
     if {"gas", "spark"} <= set(names):  # harmless alone

@@ -79,7 +79,7 @@ def launches(bodies: list[str]) -> list[Launch]:
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[DeviceWorker]:
-    device = DeviceWorker(run_seconds=5.0)
+    device = DeviceWorker()
     device.prepare()
     yield device
     device.close()
@@ -103,7 +103,7 @@ def test_times_are_those_of_a_profile_here(device: DeviceWorker) -> None:
     ("body", "sentence"),
     [
         (ILLEGAL, "illegal memory access"),
-        (HANG, "did not return in 5 s"),
+        (HANG, "did not return in"),
         (WRONG, "wrong result"),
         (IDLE, "wrong result"),
     ],

@@ -54,7 +54,7 @@ def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]
 @pytest.fixture
 def device(starts: Callable[[], int]) -> Iterator[DeviceWorker]:
     del starts
-    device = DeviceWorker("fake_device", run_seconds=1.0)
+    device = DeviceWorker("fake_device", run_seconds=2.0)
     yield device
     device.close()
 
@@ -78,6 +78,7 @@ def test_good_kernels_are_timed_in_order(device: DeviceWorker, starts: Callable[
         ("crash", "the worker process ended with signal SIGABRT", 3),
         ("hang", "did not return in 1 s", 3),
         ("large", "needs more memory than measuring may use", 1),
+        ("stray", "illegal write: its inputs have changed", 1),
         ("unfit", "ValueError: kernel unfit takes 2 arrays, not 1", 1),
         ("wrong", "wrong result: most kernels beside it agree on another", 1),
     ],
@@ -109,6 +110,25 @@ def test_lost_workers_are_limited(device: DeviceWorker, starts: Callable[[], int
     assert crashed == list(range(16, 16 + worker.MOST_LOSSES - 1))
     assert all("too many kernels" in str(f) for f in found[max(crashed) + 1 :])
     assert starts() <= worker.MOST_LOSSES + 1
+
+
+@pytest.fixture(autouse=True)
+def _as_with_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LOAD_SECONDS", 0.0)
+
+
+def test_a_spare_is_made_ready_after_a_loss(
+    device: DeviceWorker, starts: Callable[[], int], tmp_path: Path
+) -> None:
+    measure(device, ["crash"])
+    assert device._warming is not None
+    device._warming.join(20.0)
+    warmed = int((tmp_path / "log.warm").read_text().split()[1])
+    measure(device, ["crash"])
+    measure(device, ["good"])
+    started = [int(line.split()[1]) for line in (tmp_path / "log").read_text().splitlines()]
+    assert starts() == 3
+    assert started[2] == warmed
 
 
 def test_the_deadline_is_kept(device: DeviceWorker) -> None:
@@ -188,6 +208,9 @@ def test_sketches_are_equal_up_to_rounding() -> None:
     assert not equal((np.array([1, 2]),), (np.array([1, 3]),))
     assert equal((np.zeros(3),), (np.zeros(3),))
     assert not equal((np.zeros(9),), one)
+    quotients = np.append(np.ones(999), 1e6)  # one divisor was nearly nothing
+    assert equal((quotients,), (np.append(np.ones(999), 2e6),))
+    assert not equal((quotients,), (np.append(np.ones(990), np.full(10, 1e6)),))
 
 
 def test_minority_needs_a_majority() -> None:
