@@ -31,7 +31,7 @@ def _doctor(arguments: Sequence[str]) -> int:
 #: Name to (what it does, what runs it).
 COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "bench": ("measure a suite of programs against jax.jit (bench --help)", _bench),
-    "demo": ("the main job on real programs, in a minute or two", _demo),
+    "demo": ("the main job on real programs, in a few minutes", _demo),
     "doctor": ("what is installed, what will be used, what is missing", _doctor),
 }
 

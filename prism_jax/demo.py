@@ -22,7 +22,7 @@ PARTS: tuple[tuple[str, str, tuple[str, ...] | None], ...] = (
     ("algebra", "programs that only a rewrite saves", None),
     ("models", "code from installed libraries", ("flax_block", "equinox_block")),
 )
-WIDTHS = (26, 8, 8, 9, 8, 10, 8)
+WIDTHS = (28, 8, 8, 9, 8, 10, 8)
 
 
 def main(seconds: float = 1.0) -> int:
