@@ -237,7 +237,7 @@ class _Writer:
             ).text
             high = f"jnp.minimum({low} + {share}, {steps})"
         terms.scope = outer.child()
-        looping = steps > 1
+        looping = steps > 1 or low != "np.int32(0)"
         body, step = self.names.new(f"over_{loop.axis.name}"), self.names.new("step")
         inside = dict(env)
         if looping:

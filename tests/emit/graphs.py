@@ -467,6 +467,7 @@ def cases(dtype: str, big: bool = True) -> list[Case]:
         logsumexp(19, 21, 3, dtype),
         rbf(17, 21, 3, 1, dtype),
         split_k(2, 100, 33, 3, dtype),
+        split_k(2, 30, 33, 3, dtype),  # fewer steps than parts
         kmeans(19, 21, 5, dtype, nearest=False),
         heads(1, 3, 5, 17, 9, dtype),
         batched_tiles(3, 5, 17, 9, dtype),

@@ -90,8 +90,8 @@ def test_special_values(op: str) -> None:
 
 @pytest.mark.parametrize(
     "op",
-    ["add", "sub", "mul", "div", "rem", "max", "min", "abs", "neg", "sign", "and", "or", "xor"]
-    + ["not", "shift_left", "shift_right_arithmetic", "shift_right_logical", "lt", "ge", "ne"],
+    "add sub mul div rem max min abs neg sign and or xor not shift_left "
+    "shift_right_arithmetic shift_right_logical lt ge ne".split(),
 )
 def test_integers(op: str) -> None:
     arrays = [COUNTS, OTHERS][: OPS[op].arity]
@@ -144,7 +144,9 @@ def test_casts_of_integers(target: str) -> None:
 
 @pytest.mark.parametrize("bits", [(5, 10), (8, 7), (4, 3), (8, 23)])
 def test_reduce_precision(bits: tuple[int, int]) -> None:
-    values = np.concatenate([REALS, SPECIAL, np.float32([1 / 3, 70000.0, 1e-6, 0.0078125])])
+    values = np.concatenate(
+        [REALS, SPECIAL, np.array([1 / 3, 70000.0, 1e-6, 0.0078125], np.float32)]
+    )
     oracle, triton, array = run("reduce_precision", [values], bits)
     close("reduce_precision", oracle, triton)
     close("reduce_precision", oracle, array)
@@ -157,6 +159,16 @@ def test_choice() -> None:
 
 
 def test_every_row_is_tested() -> None:
-    here = {*REAL_ONLY, "and", "or", "xor", "not", "integer_pow", "cast", "reduce_precision", "where"}
+    here = {
+        *REAL_ONLY,
+        "and",
+        "or",
+        "xor",
+        "not",
+        "integer_pow",
+        "cast",
+        "reduce_precision",
+        "where",
+    }
     here |= {"shift_left", "shift_right_arithmetic", "shift_right_logical"}
     assert here == set(OPS)

@@ -15,7 +15,7 @@ from typing import Protocol
 from prism_jax.emit.binary import KernelSource, pointer_type
 from prism_jax.emit.names import Names, identifier
 from prism_jax.emit.scopes import Scope
-from prism_jax.emit.triton import access
+from prism_jax.emit.triton import access, cuts
 from prism_jax.emit.triton.loops import LoopWriter
 from prism_jax.emit.triton.operators import HELPERS, needed
 from prism_jax.emit.triton.spans import Dimension, Layout, lay_out
@@ -72,13 +72,16 @@ class _Writer:
         self.pointers = {
             t.name: self.names.new(f"{t.name}_ptr") for t in (*kernel.reads, *kernel.writes)
         }
-        exp2 = bool(getattr(schedule, "exp2", False))
+        narrow = all(t.dtype not in ("float32", "float64") for t in kernel.reads)
+        exp2 = bool(getattr(schedule, "exp2", narrow))
+        self.cut = bool(getattr(schedule, "cut", False))
         self.tiles = Tiles(compute, self.layout, self.pointers, self.names, exp2)
 
     def run(self) -> EmittedKernel:
         tiles, kernel = self.tiles, self.kernel
         env, grid = self._grid()
-        writer = LoopWriter(tiles, kernel, self.schedule.num_warps, self.schedule.num_stages)
+        warps, stages = self.schedule.num_warps, self.schedule.num_stages
+        writer = LoopWriter(tiles, kernel, warps, stages, self.cut)
         for loop in kernel.loops:
             writer.run(loop, env)
         for store in kernel.stores:
@@ -123,6 +126,8 @@ class _Writer:
         tiles = self.tiles
         dims = [(g.axis, self.layout.dimensions["grid", g.axis.name]) for g in self.kernel.grid]
         many = [(a, d) for a, d in dims if d.count > 1]
+        growing = cuts.growing(self.kernel.all_loops) if self.cut else frozenset[Axis]()
+        many.sort(key=lambda ad: ad[0] in growing)  # all blocks of the longest rows first
         env: dict[Axis, Span] = {a: tiles.open(d, None, 0) for a, d in dims if d.count == 1}
         counts = [d.count for _, d in many]
         swizzle = int(getattr(self.schedule, "swizzle", 1))
@@ -136,6 +141,8 @@ class _Writer:
                 total *= count
             grid = (total,)
         for (axis, dimension), block in zip(many, blocks, strict=True):
+            if axis in growing:
+                block = f"({dimension.count - 1} - {block})"
             text = block if dimension.tile == 1 else f"{block} * {dimension.tile}"
             name = f"{axis.name}_start" if dimension.width > 1 else axis.name
             start = tiles.assign(name, text, (), "int32", 0, f"{dimension.count} blocks").text

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from prism_jax.emit.triton import access, contractions
+from prism_jax.emit.triton import access, contractions, cuts
 from prism_jax.emit.triton.describe import describe
 from prism_jax.emit.triton.operators import literal, tl_dtype
-from prism_jax.emit.triton.spans import Key
+from prism_jax.emit.triton.spans import Dimension, Key
 from prism_jax.emit.triton.tiles import Env, Span, Tiles, Value
-from prism_jax.ir.nodes import REAL, Carried
+from prism_jax.ir.nodes import REAL, Carried, Pointwise
 from prism_jax.ir.ops import MONOIDS
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel, Loop
@@ -47,10 +47,12 @@ class _State:
 class LoopWriter:
     """Writes the loops of one kernel."""
 
-    def __init__(self, tiles: Tiles, kernel: Kernel, num_warps: int, num_stages: int) -> None:
-        self.tiles, self.kernel = tiles, kernel
+    def __init__(
+        self, tiles: Tiles, kernel: Kernel, num_warps: int, num_stages: int, cut: bool = False
+    ) -> None:
+        self.tiles, self.kernel, self.cut = tiles, kernel, cut
         self.threads, self.num_stages = 32 * num_warps, num_stages
-        self.numbers = {id(loop): n for n, loop in enumerate(kernel.all_loops)}
+        self.number = 0  # of the next loop, as in `all_loops`
         self.read = {(n.accumulator, n.phase) for n in walk(kernel.roots) if isinstance(n, Carried)}
         self.read |= {
             (name, "old") for x in kernel.all_loops for a in x.accumulators for name in a.depends
@@ -59,11 +61,38 @@ class LoopWriter:
     def run(self, loop: Loop, env: Env) -> None:
         """Writes the loop into the open scope."""
         tiles = self.tiles
-        dimension = tiles.layout.dimensions[(f"loop{self.numbers[id(loop)]}", loop.axis.name)]
-        outer = tiles.scope
+        number = self.number
+        dimension = tiles.layout.dimensions[(f"loop{number}", loop.axis.name)]
         states = [self._start(a, loop, env, dimension.key) for a in loop.accumulators]
-        header, start = self._header(loop, env)
+        low, high, single = self._bounds(loop, env)
+        phases: list[tuple[str, str, Pointwise | None]] = [(low, high, None)]
+        if self.cut and not single:
+            phases = self._phases(loop, env, low, high)
+        for first, last, holds in phases:
+            self.number = number + 1
+            self._phase(loop, env, states, dimension, (first, last, single), holds)
+        for state in states:
+            self._finish(state, dimension.key)
+
+    def _phase(
+        self,
+        loop: Loop,
+        env: Env,
+        states: Sequence[_State],
+        dimension: Dimension,
+        bounds: tuple[str, str, bool],
+        holds: Pointwise | None,
+    ) -> None:
+        """One `for`, or the only step. `holds`: a selection that takes its first value
+        throughout.
+        """
+        tiles, outer = self.tiles, self.tiles.scope
+        low, high, single = bounds
+        start = tiles.names.new(f"{loop.axis.name}_start")
+        if single:
+            start = None if low == "0" else low
         tiles.scope = outer.child()
+        tiles.holds = holds
         span = tiles.open(dimension, start, tiles.scope.depth)
         inside = {**env, loop.axis: span}
         for inner in loop.inner:
@@ -78,53 +107,64 @@ class LoopWriter:
         for store in loop.stores:
             access.store(tiles, store, inside)
         tiles.scope.add(*after)
-        body, tiles.scope = tiles.scope, outer
-        if header is None:
+        body, tiles.scope, tiles.holds = tiles.scope, outer, None
+        if single:
             outer.inline(body)
-        else:
-            outer.block(header, body)
-        for state in states:
-            self._finish(state, span)
+            return
+        steps = f"{low}, {high}, {dimension.tile}"
+        pipelined = any("tl.dot(" in line for line in body.lines) or self.num_stages < 2
+        extra = "" if pipelined else f", num_stages={self.num_stages}"
+        outer.block(f"for {start} in {'tl.' if extra else ''}range({steps}{extra}):", body)
 
     # --- the loop statement ---------------------------------------------------------------------
 
-    def _header(self, loop: Loop, env: Env) -> tuple[str | None, str | None]:
-        """The `for` line and the text of the tile's start; no line if there is only one step."""
+    def _bounds(self, loop: Loop, env: Env) -> tuple[str, str, bool]:
+        """(first position, end, whether there is only one step) of this block's share of the
+        loop.
+        """
         tiles, size, tile = self.tiles, int(loop.axis.size), int(loop.tile)
         tile = min(tile, size)
         steps = -(-size // tile)
         splits = 1 if loop.split is None else int(loop.split.size)
-        if splits > 1:
-            assert loop.split is not None
-            share = -(-steps // splits)
-            part = tiles.span(loop.split, env)
-            first = f"{part.start or 0} * {share * tile}"
-            if share == 1 and steps == splits:
-                return None, tiles.assign(
-                    f"{loop.axis.name}_start", first, (), "int32", part.depth, ""
-                ).text
-            low = tiles.assign(f"{loop.axis.name}_first", first, (), "int32", part.depth, "").text
-            high = f"{low} + {share * tile}"
-            if share * splits * tile > size:
-                high = f"tl.minimum({high}, {size})"
-        elif steps == 1:
-            return None, None
-        else:
-            low, high = "0", str(size)
-        start = tiles.names.new(f"{loop.axis.name}_start")
-        bounds = f"{low}, {high}, {tile}"
-        if self._uses_dot(loop) or self.num_stages < 2:
-            return f"for {start} in range({bounds}):", start
-        return f"for {start} in tl.range({bounds}, num_stages={self.num_stages}):", start
+        if splits == 1:
+            return "0", str(size), steps == 1
+        assert loop.split is not None
+        share = -(-steps // splits)
+        part = tiles.span(loop.split, env)
+        first = f"{part.start or 0} * {share * tile}"
+        low = tiles.assign(f"{loop.axis.name}_first", first, (), "int32", part.depth, "").text
+        high = f"{low} + {share * tile}"
+        if share * splits * tile > size:
+            high = f"tl.minimum({high}, {size})"
+        return low, high, share == 1 and steps == splits
 
-    def _uses_dot(self, loop: Loop) -> bool:
-        """Whether the compiler finds a product to pipeline for; else the depth is told to it."""
-        products = self.tiles.layout.products
-        names = {a.name for a in loop.accumulators}
-        return any(
-            found is not None and isinstance(site[0], Accumulator) and site[0].name in names
-            for site, found in products.items()
-        )
+    def _phases(
+        self, loop: Loop, env: Env, low: str, high: str
+    ) -> list[tuple[str, str, Pointwise | None]]:
+        """The steps that a mask leaves: first those that it leaves whole, then the others."""
+        tiles, tile = self.tiles, min(int(loop.tile), int(loop.axis.size))
+        extents = {a: cuts.Extent(s.start, s.tile) for a, s in env.items()}
+        found = cuts.find(loop, extents, tile)
+        if found is None:
+            return [(low, high, None)]
+        mask, cut = found
+
+        def let(name: str, text: str) -> str:
+            depth = tiles.scope.depth
+            return tiles.assign(f"{loop.axis.name}_{name}", text, (), "int32", depth, "").text
+
+        if cut.low is not None:
+            text = cut.low if low == "0" else f"tl.maximum({low}, {cut.low})"
+            low = let("low", text)
+        if cut.high is not None:
+            plain = high == str(int(loop.axis.size))
+            high = let("high", cut.high if plain else f"tl.minimum({high}, {cut.high})")
+        if cut.full is None or loop.inner:
+            return [(low, high, None)]
+        full = let("full", cut.full if low == "0" else f"tl.maximum({low}, {cut.full})")
+        if low != "0":  # a block's share of the loop may end before
+            full = let("full", f"tl.minimum({full}, tl.maximum({low}, {high} // {tile} * {tile}))")
+        return [(low, full, mask), (full, high, None)]
 
     # --- accumulators ---------------------------------------------------------------------------
 
@@ -196,15 +236,18 @@ class LoopWriter:
         if found is not None:
             return contractions.accumulate(tiles, found, env, accumulator.precision, old.dims, base)
         sort = accumulator.summand.sort
-        part = tiles.number(accumulator.summand, env)
         monoid = accumulator.monoid
-        if span.key not in part.dims and span.width > 1:
-            part = self._spread(part, span)
-        if state.late is None:
-            comment = f"{monoid} over the step"
-            part = tiles.fold(monoid, part, [span.key], sort, comment)
+        comment = f"{monoid} over the step"
+        if monoid in ("max", "min") and sort == REAL and state.late is None:
+            part = tiles.extreme(monoid, accumulator.summand, env, [span.key], comment)
         else:
-            part = tiles.masked(part, [span.key], MONOIDS[monoid].identity(sort))
+            part = tiles.number(accumulator.summand, env)
+            if span.key not in part.dims and span.width > 1:
+                part = self._spread(part, span)
+            if state.late is None:
+                part = tiles.fold(monoid, part, [span.key], sort, comment)
+            else:
+                part = tiles.masked(part, [span.key], MONOIDS[monoid].identity(sort))
         texts = (base, tiles.align(part, old.dims))
         if monoid in ("max", "min") and sort == REAL:
             tiles.helpers.add(f"{monoid}_nan")
@@ -298,7 +341,7 @@ class LoopWriter:
         tiles.scope.add(f"{old.text} = tl.where({better.text}, {value}, {old.text})")
         return []
 
-    def _finish(self, state: _State, span: Span) -> None:
+    def _finish(self, state: _State, key: Key) -> None:
         """The final value, after the loop."""
         tiles, accumulator = self.tiles, state.accumulator
         for phase in ("old", "new"):
@@ -309,7 +352,7 @@ class LoopWriter:
         elif state.late is not None:
             sort, monoid = accumulator.summand.sort, accumulator.monoid
             at = value.dims.index(state.late)
-            dims = tuple(k for k in value.dims if k != state.late)
+            dims = tuple(k for k in value.dims if k != key)
             text = tiles.reduction(monoid, value.text, at, sort)
             wish, depth = f"{accumulator.name}_all", tiles.scope.depth
             value = tiles.assign(wish, text, dims, value.dtype, depth, f"{monoid} over the lanes")

@@ -70,6 +70,7 @@ class Tiles:
       exp2: write exp(x) as exp2(x * log2(e)), with constants of x folded into the factor.
       carried: value of each accumulator by name and phase, as far as it has one now.
       helpers: names of the helper functions called so far.
+      holds: a selection whose mask is true everywhere in the loop that is open.
     """
 
     compute: str
@@ -81,6 +82,7 @@ class Tiles:
     carried: dict[tuple[str, str], Value] = field(default_factory=dict[tuple[str, str], Value])
     spans: dict[Key, Span] = field(default_factory=dict[Key, Span])
     helpers: set[str] = field(default_factory=set[str])
+    holds: Pointwise | None = None
 
     # --- names, lines, dimensions ---------------------------------------------------------------
 
@@ -280,6 +282,8 @@ class Tiles:
         return self.assign(node.axis.name, text, dims, node.sort, span.depth, node.axis.name)
 
     def _pointwise(self, node: Pointwise, env: Env) -> Value:
+        if node is self.holds:
+            return self.number(node.args[1], env)
         if node.op == "exp" and self.exp2 and self.compute == "float32":
             return self._exponential(node, env)
         values = [self.number(arg, env) for arg in node.args]
@@ -301,27 +305,41 @@ class Tiles:
         )
         return self.assign(node.op, text, dims, dtype, depth, zero=zero)
 
+    def resolved(self, node: Node) -> Node:
+        """What stands for a node here: a selection whose mask holds is its first value."""
+        return self.resolved(node.args[1]) if node is self.holds else node
+
+    def factored(self, node: Node) -> tuple[Node, float]:
+        """(x, c) with node = c * x and c > 0."""
+        node, factor = self.resolved(node), 1.0
+        while isinstance(node, Pointwise) and node.op in ("mul", "div"):
+            left, right = node.args
+            if isinstance(left, Const) and node.op == "mul":
+                left, right = right, left
+            if not (isinstance(right, Const) and 0.0 < float(right.value) < float("inf")):
+                break
+            number = float(right.value)
+            factor = factor * number if node.op == "mul" else factor / number
+            node = self.resolved(left)
+        return node, factor
+
     def _exponential(self, node: Pointwise, env: Env) -> Value:
         """exp(c * x) as exp2((c * log2 e) * x); of a difference, each term is scaled before it
-        spreads.
+        spreads, so that one multiply-add is left for each element.
         """
         log2e = 1.4426950408889634
-        (argument,) = node.args
-        factor = log2e
-        if isinstance(argument, Pointwise) and argument.op == "mul":
-            constants = [a for a in argument.args if isinstance(a, Const)]
-            if len(constants) == 1:
-                factor *= float(constants[0].value)
-                (argument,) = (a for a in argument.args if a is not constants[0])
+        argument, factor = self.factored(node.args[0])
+        factor *= log2e
         if isinstance(argument, Pointwise) and argument.op == "sub":
-            left, right = (self.number(a, env) for a in argument.args)
+            inner, scale = self.factored(argument.args[0])
+            left, right = self.number(inner, env), self.number(argument.args[1], env)
             if len(right.dims) < len(left.dims):
                 scaled = self.scaled(right, factor)
                 dims = self.sorted((*left.dims, *right.dims))
-                text = (
-                    f"tl.exp2({self.align(left, dims)} * {factor!r} - {self.align(scaled, dims)})"
-                )
-                return self.assign("exp", text, dims, self.compute, max(left.depth, right.depth))
+                product = f"{self.align(left, dims)} * {scale * factor!r}"
+                text = f"tl.exp2({product} - {self.align(scaled, dims)})"
+                depth = max(left.depth, right.depth)
+                return self.assign("exp", text, dims, self.compute, depth)
         value = self.number(argument, env)
         text = f"tl.exp2({value.text} * {factor!r})"
         return self.assign("exp", text, value.dims, self.compute, value.depth)
@@ -344,8 +362,10 @@ class Tiles:
         found = self.layout.products.get(self.layout.site(node, node.body.axes_free, where))
         if found is not None:
             return contractions.dot(self, found, inner, node.precision, describe(node))
-        body = self.number(node.body, inner)
         keys = [s.key for s in (self.span(a, inner) for a in node.axes) if s.width > 1]
+        if node.monoid in ("max", "min") and node.body.sort == REAL:
+            return self.extreme(node.monoid, node.body, inner, keys, describe(node))
+        body = self.number(node.body, inner)
         if node.monoid.startswith("arg"):
             (axis,) = node.axes
             _, index = self.fold_arg(node.monoid, body, self.span(axis, inner), node.body.sort)
@@ -368,6 +388,17 @@ class Tiles:
         return self.assign(
             "mul", text, body.dims, body.dtype or self.compute, body.depth, zero=body.zero
         )
+
+    def extreme(
+        self, monoid: str, body: Node, env: Env, keys: Iterable[Key], comment: str
+    ) -> Value:
+        """The largest or least c * x of a tile as c times that of x: rounding keeps the order."""
+        inner, factor = self.factored(body)
+        found = self.fold(monoid, self.number(inner, env), keys, REAL, comment)
+        if factor == 1.0:
+            return found
+        text = f"{found.text} * {factor!r}"
+        return self.assign(f"{monoid}_scaled", text, found.dims, self.compute, found.depth)
 
     def fold(self, monoid: str, body: Value, keys: Iterable[Key], sort: str, comment: str) -> Value:
         """The value reduced along the dimensions `keys`, those that it has."""

@@ -1,0 +1,140 @@
+"""Choices of a schedule change the code and not the value: cut loops, exp2, swizzled blocks,
+warps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from prism_jax.emit.triton import emit, emit_kernel
+from prism_jax.instantiate.plan import Schedule
+from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Tensor, at
+from prism_jax.ir.rewrite import replace as substitute
+from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, Loop
+
+from .graphs import Case, attention, attention_split, cases, gatedmlp, mul, op, store
+from .harness import agree, expected, inputs, interpreted
+
+
+@dataclass(frozen=True)
+class Choices(Schedule):
+    cut: bool = False
+    exp2: bool = False
+    swizzle: int = 1
+
+
+def text(case: Case, schedule: Schedule) -> str:
+    return emit(case.sgraph, case.sizes, [schedule] * len(case.sgraph.kernels))[0].source.text
+
+
+def windowed(case: Case, mask: Node) -> Case:
+    """The case with another mask in place of `j <= i`."""
+    (kernel,) = case.sgraph.kernels
+    (loop,) = kernel.loops
+    i, j = kernel.grid[0].axis, loop.axis
+    old: dict[Node, Node] = {op("le", Iota(j), Iota(i)): mask}
+    accumulators = tuple(replace(a, summand=substitute(a.summand, old)) for a in loop.accumulators)
+    made = replace(kernel, loops=(replace(loop, accumulators=accumulators),))
+    return Case(replace(case.sgraph, nodes=(made,)), case.sizes)
+
+
+def integer(value: int) -> Const:
+    return Const(value, "int32")
+
+
+ROW, KEY = Axis("i", 40), Axis("j", 40)
+MASKS = {
+    "causal": op("le", Iota(KEY), Iota(ROW)),
+    "causal the other way round": op("ge", Iota(ROW), Iota(KEY)),
+    "strictly causal, shifted": op("lt", Iota(KEY), op("add", Iota(ROW), integer(3))),
+    "window": op(
+        "and", op("le", Iota(KEY), Iota(ROW)), op("gt", Iota(KEY), op("sub", Iota(ROW), integer(9)))
+    ),
+    "suffix": op("ge", Iota(KEY), Iota(ROW)),
+}
+
+
+@pytest.mark.parametrize("tiles", [(16, 8), (8, 16), (16, 16)])
+@pytest.mark.parametrize("name", sorted(MASKS))
+def test_cut_loops(name: str, tiles: tuple[int, int]) -> None:
+    case = attention(2, 40, 40, 8, "float32", fill=-1e30).tiles(T_i=tiles[0], T_j=tiles[1])
+    case = windowed(case, MASKS[name])
+    given = inputs(case)
+    found = interpreted(case, given, Choices(cut=True))
+    agree(case, found, expected(case, given), "float32")
+    assert text(case, Choices(cut=True)) != text(case, Choices())
+
+
+@pytest.mark.parametrize("splits", [2, 3])
+@pytest.mark.parametrize("fill", [-math.inf, -1e30])
+def test_cut_loops_with_infinities_and_shares(fill: float, splits: int) -> None:
+    """Whole causal rows, and rows whose keys are shared by blocks of which some have none."""
+    case = attention(1, 40, 40, 8, "float32", fill=fill).tiles(T_i=8, T_j=8)
+    given = inputs(case)
+    agree(case, interpreted(case, given, Choices(cut=True)), expected(case, given), "float32")
+    (kernel,) = case.sgraph.kernels
+    (loop,) = kernel.loops
+    s = Axis("s", splits)
+    lows = Tensor("lows", (splits, 1, 40), "float32")
+    (value,) = kernel.stores
+    item = store(lows, (s, Axis("b", 1), ROW), loop.accumulators[0].carried())
+    made = replace(kernel, grid=(GridAxis(s, 1), *kernel.grid), stores=(item,))
+    made = replace(made, loops=(replace(loop, split=s, accumulators=loop.accumulators[:1]),))
+    shared = Case(replace(case.sgraph, nodes=(made,), outputs=(lows,)), case.sizes)
+    (wanted,) = expected(shared, given)
+    (found,) = interpreted(shared, given, Choices(cut=True))
+    np.testing.assert_allclose(
+        np.where(found < -1e29, -np.inf, found), np.where(wanted < -1e29, -np.inf, wanted), 1e-4
+    )
+    assert value.tensor in case.sgraph.outputs
+
+
+def test_causal_tiles_below_the_diagonal_have_no_mask() -> None:
+    case = attention(2, 64, 64, 16, "float16", fill=-1e30)
+    lines = text(case, Choices(cut=True)).splitlines()
+    loops = [n for n, line in enumerate(lines) if "for j_start" in line]
+    assert len(loops) == 2
+    assert "range(0, j_full, 16)" in lines[loops[0]]
+    assert not any("tl.where(le" in line for line in lines[loops[0] : loops[1]])
+    assert any("tl.where(le" in line for line in lines[loops[1] :])
+
+
+def test_what_is_not_neutral_is_not_cut() -> None:
+    """exp(0) where the mask is false adds up: those steps matter."""
+    x, y = Tensor("x", (40, 40), "float32"), Tensor("y", (40,), "float32")
+    masked = op("where", MASKS["causal"], Load(x, (at(ROW), at(KEY))), Const(-1e30))
+    total = Accumulator("total", "sum", op("exp", mul(masked, -1e-30)), (ROW,))
+    loops = (Loop(KEY, 8, (total,)),)
+    kernel = Kernel("sums", (GridAxis(ROW, 8),), loops, (store(y, (ROW,), total.carried()),))
+    with_cut = emit_kernel(kernel, "float32", Choices(cut=True)).source.text
+    assert "range(0, 40, 8" in with_cut
+
+
+@pytest.mark.parametrize("case", cases("float32", big=False), ids=lambda c: c.name)
+def test_exp2(case: Case) -> None:
+    given = inputs(case)
+    found = interpreted(case, given, Choices(exp2=True))
+    agree(case, found, expected(case, given), "float32")
+
+
+@pytest.mark.parametrize("swizzle", [2, 3, 16])
+def test_swizzled_blocks_are_all_blocks(swizzle: int) -> None:
+    case = gatedmlp(70, 16, 90, "float32").tiles(T_i=16, T_j=16, T_k=16)
+    given = inputs(case)
+    found = interpreted(case, given, Choices(swizzle=swizzle))
+    agree(case, found, expected(case, given), "float32")
+    three = attention_split(2, 20, 40, 8, 2, "float32")
+    given = inputs(three)
+    found = interpreted(three, given, Choices(swizzle=swizzle))
+    agree(three, found, expected(three, given), "float32")
+
+
+def test_warps_and_stages_reach_the_source() -> None:
+    case = gatedmlp(16, 64, 64, "float16")
+    (kernel,) = emit(case.sgraph, case.sizes, [Schedule(8, 5)])
+    assert (kernel.source.num_warps, kernel.source.num_stages) == (8, 5)
+    assert np.prod(kernel.grid) == 2
