@@ -45,16 +45,15 @@ def rewrite(closed: compat.ClosedJaxpr, name: str, optimizer: Optimizer) -> Rewr
 
 def plan(region: Any, device: Any, options: Options, stages: Stages) -> Outcome:
     """Decide what runs for one region: from its program to its kernels."""
-    program, log = region.program, StageLog()
+    program, log, runs = region.program, StageLog(), None
     try:
         found = log.run("explore", stages.explore, program, device, options)
         chosen: Any = log.run("instantiate", stages.instantiate, region, found, device, options)
-        built: Any = log.run("emit", stages.emit, chosen) if chosen.plan is not None else None
+        if (best := chosen.plan) is not None:
+            built: Any = log.run("emit", stages.emit, chosen)
+            runs = Executable(best.digest, best.backend, built.call)
     except StageFailure as failure:
         return Outcome(None, log.report(region.name, program, failure), failure)
-    if built is None:
-        return Outcome(None, log.report(region.name, program))
-    runs = Executable(chosen.plan.digest, chosen.plan.backend, built.call)
     return Outcome(runs, log.report(region.name, program))
 
 
