@@ -11,7 +11,9 @@ Axioms, for every size of every axis:
 A sum over several axes is kept as a product of sums over axes that no factor connects. Bound axes
 are named by nesting depth and by how they occur, so that renamed terms are one term.
 
->>> from prism_jax.verify.algebra import axis_value, element, times
+>>> from prism_jax.verify.algebra import times
+
+>>> from prism_jax.verify.terms import axis_value, element
 >>> i, k, n = Axis("i", 4), Axis("k", 8), Axis("n", 8)
 >>> a = times(element("x", (axis_value(i),)), element("y", (axis_value(k),)))
 >>> b = times(element("x", (axis_value(i),)), element("y", (axis_value(n),)))
@@ -27,7 +29,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from prism_jax.ir.nodes import Axis
-from prism_jax.verify.algebra import (
+from prism_jax.verify.algebra import plus, power, scale, times
+from prism_jax.verify.terms import (
     Atom,
     Field,
     Mono,
@@ -37,11 +40,7 @@ from prism_jax.verify.algebra import (
     collect,
     number,
     of,
-    plus,
-    power,
-    scale,
     sole_atom,
-    times,
 )
 
 _fresh = itertools.count()

@@ -33,9 +33,11 @@ from prism_jax.ir.evaluate import evaluate, evaluate_sgraph
 from prism_jax.ir.nodes import FLOATS, REAL, Const, Node, Pointwise
 from prism_jax.ir.program import Program, walk
 from prism_jax.ir.sgraph import LibraryCall, SGraph
+from prism_jax.verify.arithmetic import Met, Outside, Redraw
 from prism_jax.verify.degrees import degree, exponentials
 from prism_jax.verify.domains import domains
-from prism_jax.verify.residues import ABSENT, LARGE, PAIR, SMALL, Met, Outside, Redraw, Residues
+from prism_jax.verify.modular import ABSENT, LARGE, PAIR, SMALL
+from prism_jax.verify.residues import Residues
 from prism_jax.verify.sample import cost
 from prism_jax.verify.shrink import Shrunk, as_sgraph, shrink
 from prism_jax.verify.sides import sides
@@ -99,7 +101,7 @@ def test(
         return _Test(program, graph, seed).run(trials)
     except Outside as outside:
         return FieldResult("outside", str(outside), 0)
-    except (AssertionError, IndexError) as error:
+    except (AssertionError, IndexError, TypeError) as error:
         return FieldResult("different", f"the sGraph cannot be executed: {error}", 0)
 
 

@@ -8,7 +8,9 @@ Axioms, beside those of `algebra`:
     f(-x) = -f(x) for odd f, f(-x) = f(x) for even f
     a <= b = not (b < a) for integers; a < b = (a - b < 0) for finite reals
 
->>> from prism_jax.verify.algebra import element, minus, scale, times
+>>> from prism_jax.verify.algebra import minus, scale, times
+
+>>> from prism_jax.verify.terms import element
 >>> s, m = element("s", ()), element("m", ())
 >>> a = times(exponential(minus(s, m)), exponential(m))
 >>> a.key == exponential(s).key
@@ -24,6 +26,17 @@ from fractions import Fraction
 from typing import Any
 
 from prism_jax.verify.algebra import (
+    absolute,
+    atom_nonnegative,
+    content,
+    is_infinite,
+    minus,
+    plus,
+    power,
+    scale,
+    times,
+)
+from prism_jax.verify.terms import (
     INFINITY,
     UNIT,
     ZERO,
@@ -32,21 +45,12 @@ from prism_jax.verify.algebra import (
     Mono,
     Poly,
     Unproven,
-    absolute,
-    atom_nonnegative,
     collect,
     constant,
-    content,
-    is_infinite,
-    minus,
     number,
     of,
-    plus,
-    power,
-    scale,
     single,
     sole_atom,
-    times,
 )
 
 ODD = ("sin", "tan", "tanh", "erf", "cbrt", "sign")

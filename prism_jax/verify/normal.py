@@ -34,22 +34,7 @@ from prism_jax.ir.nodes import (
     Tensor,
 )
 from prism_jax.ir.program import walk
-from prism_jax.verify.algebra import (
-    UNIT,
-    Field,
-    Poly,
-    Unproven,
-    absolute,
-    axis_value,
-    constant,
-    element,
-    minus,
-    number,
-    plus,
-    power,
-    scale,
-    times,
-)
+from prism_jax.verify.algebra import absolute, minus, plus, power, scale, times
 from prism_jax.verify.binders import reduce_over, rename, substitute, sum_over
 from prism_jax.verify.functions import (
     choose,
@@ -64,7 +49,17 @@ from prism_jax.verify.functions import (
     logarithm,
     negation,
 )
-from prism_jax.verify.residues import rational
+from prism_jax.verify.modular import rational
+from prism_jax.verify.terms import (
+    UNIT,
+    Field,
+    Poly,
+    Unproven,
+    axis_value,
+    constant,
+    element,
+    number,
+)
 
 FINITE = "values that are compared with an infinity to see whether a part is live are finite"
 

@@ -19,20 +19,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from prism_jax.ir.sgraph import Accumulator
-from prism_jax.verify.algebra import (
-    UNIT,
-    Atom,
-    Illegal,
-    Poly,
-    element,
-    minus,
-    nonnegative,
-    of,
-    plus,
-    times,
-)
+from prism_jax.verify.algebra import minus, nonnegative, plus, times
 from prism_jax.verify.binders import replace
 from prism_jax.verify.functions import indicator
+from prism_jax.verify.terms import UNIT, Atom, Illegal, Poly, element, of
 
 FINITE = "inputs are finite, and what is divided by or taken a logarithm of is not zero"
 

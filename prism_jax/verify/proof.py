@@ -23,9 +23,10 @@ from fractions import Fraction
 
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Kernel, SGraph
-from prism_jax.verify.algebra import Atom, Illegal, Poly, Unproven, is_infinite, minus, of, times
+from prism_jax.verify.algebra import is_infinite, minus, times
 from prism_jax.verify.normal import Definition
 from prism_jax.verify.shrink import as_sgraph
+from prism_jax.verify.terms import Atom, Illegal, Poly, Unproven, of
 from prism_jax.verify.translate import Step, Translation
 
 _CLEARINGS = 6

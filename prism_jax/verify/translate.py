@@ -29,11 +29,12 @@ from dataclasses import dataclass, field
 from prism_jax.ir.nodes import Axis, Index, Load, Node, Size, Store, Tensor
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel, LibraryCall, Loop
-from prism_jax.verify.algebra import Atom, Field, Illegal, Poly, axis_value, element, of, times
+from prism_jax.verify.algebra import times
 from prism_jax.verify.binders import reduce_over, rename, replace, sum_over
 from prism_jax.verify.functions import masked
 from prism_jax.verify.normal import Definition, Normal
 from prism_jax.verify.obligations import Symbol, check_cascade
+from prism_jax.verify.terms import Atom, Field, Illegal, Poly, axis_value, element, of
 
 
 @dataclass(frozen=True)

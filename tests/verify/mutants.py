@@ -393,7 +393,7 @@ def _late(node: Load, n: int, index: Index) -> Load:
     assert isinstance(size, int)
     indices = (*node.index[:n], index, *node.index[n + 1 :])
     return Load(
-        node.tensor, indices, (*node.guard, Within(index, 0, size)), node.fill or Const(0.0)
+        node.tensor, indices, (*node.guard, Within(index, 0, size)), node.fill or Const(0, node.sort)
     )
 
 

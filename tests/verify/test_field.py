@@ -10,8 +10,10 @@ import pytest
 from prism_jax.ir.nodes import Axis, Iota, Load, Store, Tensor, affine, at
 from prism_jax.ir.program import Program
 from prism_jax.verify import field
+from prism_jax.verify.arithmetic import Outside, Redraw
 from prism_jax.verify.field import FieldResult
-from prism_jax.verify.residues import LARGE, SMALL, Outside, Redraw, Residues, rational
+from prism_jax.verify.modular import LARGE, SMALL, rational
+from prism_jax.verify.residues import Residues
 from prism_jax.verify.shrink import as_sgraph, shrink
 from tests.verify.build import add, div, exp, mul, op, out, program, red, square, sub, t, total
 from tests.verify.holes import HOLES

@@ -1,0 +1,72 @@
+"""Numbers modulo primes: the primes, powers, random functions, and what a float stands for.
+
+>>> power(np.int64(3), np.arange(4), 7)
+array([1, 3, 2, 6])
+"""
+
+from __future__ import annotations
+
+import hashlib
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from prism_jax.ir.nodes import Parameter
+
+Array: TypeAlias = Any
+PAIR = np.dtype([("p", "i8"), ("q", "i8")])
+ABSENT, NEGATIVE, POSITIVE, NAN, UNWRITTEN = -1, -2, -3, -4, -5
+"""Codes in place of a residue: none on this side, -inf, +inf, NaN, memory nobody wrote."""
+
+SMALL = (60083, 60251, 60383, 60719, 61331, 61703)
+LARGE = (
+    939524543, 949524623, 959525579, 969525779, 979526423, 989528279, 999528539, 1009528631,
+)  # fmt: skip
+"""Values of q: q and 2q + 1 are prime, q = 3 mod 4 (so -1 is not a square modulo either)."""
+
+
+def rational(value: float) -> Fraction:
+    """The number a float stands for: a small fraction if one is within its rounding, else itself.
+
+    >>> rational(1 / 3), rational(0.1 * 0.2)
+    (Fraction(1, 3), Fraction(1, 50))
+    """
+    exact = Fraction(value)
+    simple = exact.limit_denominator(10**5)
+    return simple if abs(simple - exact) <= abs(exact) * Fraction(1, 2**50) else exact
+
+
+def exponent_of(op: str, parameter: Parameter, order: int) -> int:
+    """The integer power that an operator is, in a group of order 2 * `order`."""
+    half = (order + 1) // 2  # twice it is 1 modulo the order of the squares
+    if op == "integer_pow":
+        assert isinstance(parameter, int)
+        return parameter
+    return {"sqrt": half, "rsqrt": -half, "abs": order + 1, "sign": order}[op]
+
+
+def power(base: Array, exponent: Array, modulus: int) -> Array:
+    """Elementwise base ** exponent, exponent >= 0."""
+    base, exponent = np.broadcast_arrays(np.asarray(base) % modulus, np.asarray(exponent))
+    result = np.ones(base.shape, np.int64)
+    base, exponent = base.copy(), exponent.copy()
+    while (exponent > 0).any():
+        result = np.where(exponent & 1, result * base % modulus, result)
+        base = base * base % modulus
+        exponent = exponent >> 1
+    return result
+
+
+def name_hash(text: str) -> int:
+    """64 bits of a digest of the text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def mix(x: Array) -> Array:
+    """A random-looking permutation of 64-bit numbers (splitmix64)."""
+    with np.errstate(over="ignore"):
+        x = np.asarray(x, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
