@@ -115,7 +115,9 @@ def _step(step: Any, name: str, device: Any, optimizer: Optimizer) -> Step:
     if not hasattr(step, "program"):
         journal.untouched += len(step.eqns)
         inner = functools.partial(_inner, name, optimizer)
-        return Kept(tuple(optimizer.stages.inside(eqn, inner) for eqn in step.eqns))
+        eqns = tuple(optimizer.stages.inside(eqn, inner) for eqn in step.eqns)
+        changed = any(new is not old for new, old in zip(eqns, step.eqns, strict=True))
+        return Kept(eqns, changed)
     outcome = _planned(step, device, optimizer)
     number = journal.note(step.name, outcome.report, step.program.digest)
     journal.device = device.name
@@ -217,7 +219,9 @@ def default_stages() -> Stages:
     from prism_jax.launch import rooms
 
     def row(options: Options) -> device.Device:
-        return device.row(options.device) if options.device else device.current()
+        found = device.row(options.device) if options.device else device.current()
+        rooms.prepare(found, options)
+        return found
 
     return Stages(
         device=row,

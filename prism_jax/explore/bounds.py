@@ -21,20 +21,20 @@ Column = npt.NDArray[np.float64]
 
 START_S = 0.8e-6
 WAVE_S = 1.2e-6
-STEP_S = 0.1e-6
-STEP_BYTES_PER_S = 60e9
+STEP_S = 0.2e-6
+STEP_BYTES_PER_S = 200e9
 STAGES = 4
 MOST_BLOCKS_PER_SM = 8
-L2_SHARE = 2 / 3
 BLOCK_BANDWIDTH_SHARE = 1.5
 DOT_SHARE = 0.8
+OTHER_SHARE = 0.7
 OVERLAP = 0.85
 CPU_STEP_S = 25e-6
 """Constants of the estimate, fitted to 4,655 measured (kernel, sizes, schedule) triples of 74
-kernels on an H100: the first choice is within 1.15x of the best measured one in geometric mean. A
-block draws `STEP_BYTES_PER_S` and pays `STEP_S` in every step, a wave of blocks pays `WAVE_S`; one
-multiprocessor alone can draw `BLOCK_BANDWIDTH_SHARE` times its even share of the memory's
-bandwidth.
+kernels on an H100: the first choice is within 1.14x of the best measured one in geometric mean, 85
+% of the best are among the first ten. A block draws `STEP_BYTES_PER_S` and pays `STEP_S` in every
+step, a wave of blocks pays `WAVE_S`; one multiprocessor alone can draw `BLOCK_BANDWIDTH_SHARE`
+times its even share of the memory's bandwidth.
 """
 
 
@@ -91,14 +91,12 @@ def _memory(form: Form, device: Device, share: Column) -> Column:
     from_memory = compulsory / (
         device.dram_bytes_per_s * np.minimum(1.0, share * BLOCK_BANDWIDTH_SHARE)
     )
-    return np.maximum(
-        from_memory, np.asarray(form.loaded) / (L2_SHARE * device.l2_bytes_per_s * share)
-    )
+    return np.maximum(from_memory, np.asarray(form.loaded) / (device.l2_bytes_per_s * share))
 
 
 def _work(form: Form, device: Device, share: Column) -> Column:
     total = np.zeros_like(share)
     for unit, count in form.arithmetic.items():
-        reached = DOT_SHARE if isinstance(unit, tuple) else 1.0
+        reached = DOT_SHARE if isinstance(unit, tuple) else OTHER_SHARE
         total = total + np.asarray(count) / (device.rate(unit_of(unit)) * reached * share)
     return total

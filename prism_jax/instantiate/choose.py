@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prism_jax.device import Device
@@ -24,6 +24,10 @@ from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
 UNROLL_UP_TO = 128
+RESERVE_SECONDS = 3.0
+"""Kept back from tuning, for timing and checking what was tuned."""
+SHARE_OF_TIME_LEFT = 0.5
+LAST_COMPILE_SECONDS = 10.0
 STRUCTURES = 4
 FORMS = 4
 TRUST_MODEL_GAIN = 1.5
@@ -85,104 +89,122 @@ def choose(
 
     `judge.pair(reference, candidate)` gives (reference seconds, candidate seconds, low and high end
     of the 95 % interval of reference / candidate), measured side by side; `judge.verify` gives
-    (passed, error ratio, sentence, evidence).
+    (passed, error ratio, sentence, evidence). One candidate after the other is tuned, timed and
+    checked, so that there is an answer whenever the time is over.
     """
-    deadline = time.monotonic() + options.tune_seconds
-    trials = Trials()
-    plans = _plans(program, result, device, options, emitter, judge, deadline, trials)
-    functions = emitter.functions([plan for plan, _ in plans], deadline)
-    tried: list[Tried] = []
-    best: tuple[float, Plan, Function, float, object] | None = None
-    base: float | None = None
-    for (plan, candidate), function in zip(plans, functions, strict=True):
-        row = Tried(plan, candidate.estimate, candidate.bound, candidate.why, candidate.axioms)
-        if isinstance(function, str):
-            tried.append(_with(row, refused=function))
-            continue
-        if best is not None and candidate.bound >= best[0]:
-            tried.append(
-                _with(row, refused="not measured: its bound is no better than the plan chosen")
-            )
-            continue
-        if options.tune == "off" or time.monotonic() > deadline:
-            tried.append(
-                _with(row, refused="not measured: no time left" if options.tune != "off" else None)
-            )
-            if options.tune == "off" and best is None and _trusted(candidate, result):
-                passed, error, sentence, evidence = judge.verify(plan, function)
-                tried[-1] = _with(row, error=error, refused=None if passed else sentence)
-                if passed:
-                    best = (candidate.estimate, plan, function, _gain(candidate, result), evidence)
-            continue
-        try:
-            base, seconds, low, _ = judge.pair(reference, function)
-        except Exception as error:  # a launch that errors is an error, never a time
-            tried.append(_with(row, refused=f"does not run: {type(error).__name__}: {error}"))
-            continue
-        row = _with(row, measured=seconds)
-        if low < 1 + options.min_gain:
-            tried.append(
-                _with(row, refused=f"not faster: 95 % interval of the gain starts at {low:.2f}")
-            )
-            continue
-        if best is not None and seconds >= best[0]:
-            tried.append(_with(row, refused="slower than the plan chosen"))
-            continue
-        passed, error, sentence, evidence = judge.verify(plan, function)
-        row = _with(row, error=error, refused=None if passed else sentence)
-        tried.append(row)
-        if passed:
-            best = (seconds, plan, function, base / seconds, evidence)
-    if best is None:
-        return Outcome(None, None, tuple(tried), base, None, None, trials)
-    _, plan, function, gain, evidence = best
-    return Outcome(plan, function, tuple(tried), base, gain, evidence, trials)
+    return _Choice(program, result, device, options, emitter, reference, judge).run()
 
 
-def _with(row: Tried, **changes: Any) -> Tried:
-    from dataclasses import replace
+class _Choice:
+    """The state of one choice: the best plan so far, and what became of every other."""
 
-    return replace(row, **changes)
+    def __init__(
+        self, program: Program, result: SearchResult, device: Device, options: Options,
+        emitter: Emitter, reference: Function, judge: Judge,
+    ) -> None:  # fmt: skip
+        self.program, self.result, self.device, self.options = program, result, device, options
+        self.emitter, self.reference, self.judge = emitter, reference, judge
+        self.own = next(c for c in result.candidates if c.why == "XLA")
+        self.deadline = time.monotonic() + options.tune_seconds
+        self.trials = Trials()
+        self.tried: list[Tried] = []
+        self.best: tuple[float, Plan, Function, float, object] | None = None
+        self.base: float | None = None
 
-
-def _trusted(candidate: Candidate, result: SearchResult) -> bool:
-    return _gain(candidate, result) >= TRUST_MODEL_GAIN
-
-
-def _gain(candidate: Candidate, result: SearchResult) -> float:
-    own = next(c.estimate for c in result.candidates if c.why == "XLA")
-    return own / candidate.estimate
-
-
-def _plans(
-    program: Program, result: SearchResult, device: Device, options: Options, emitter: Emitter,
-    judge: Judge, deadline: float, trials: Trials,
-) -> list[tuple[Plan, Candidate]]:  # fmt: skip
-    """The plans worth measuring whole: other forms by XLA, and the best structures with kernels of
-    ours, tuned.
-    """
-    found: list[tuple[Plan, Candidate]] = []
-    own = next(c for c in result.candidates if c.why == "XLA")
-    forms = [c for c in result.candidates if not c.kernels]
-    if options.backend in (None, "jnp"):
-        for candidate in forms[: FORMS + 1]:
-            for unroll in _unrolls(candidate, device):
-                if candidate.why != "XLA" or unroll:
-                    found.append(
-                        (Plan(candidate.sgraph, "jnp", device.name, unroll=unroll), candidate)
-                    )
-    backend = "triton" if device.kind == "gpu" else "lax"
-    if options.backend in (None, backend):
-        ours = [c for c in result.candidates if c.kernels]
-        worth = [c for c in ours if c.estimate < own.estimate * 1.5] or ours[:1]
-        for candidate in _distinct(worth)[:STRUCTURES]:
-            if backend == "triton" and options.tune != "off":
-                plan = tune(candidate, device, emitter, judge.kernel_clock, deadline, trials)
+    def run(self) -> Outcome:
+        for candidate in self._candidates():
+            if self.best is not None and candidate.bound >= self.best[0]:
+                self._note(candidate, None, "its bound is no better than the plan chosen")
+            elif time.monotonic() > self.deadline and self.options.tune != "off":
+                self._note(candidate, None, "no time left")
             else:
-                plan = _untuned(candidate, device, backend)
-            if plan is not None:
-                found.append((plan, candidate))
-    return found
+                for plan in self._plans(candidate):
+                    self._consider(plan, candidate)
+        tried = tuple(self.tried)
+        if self.best is None:
+            return Outcome(None, None, tried, self.base, None, None, self.trials)
+        _, plan, function, gain, evidence = self.best
+        return Outcome(plan, function, tried, self.base, gain, evidence, self.trials)
+
+    def _candidates(self) -> list[Candidate]:
+        """What is worth measuring whole: other forms by XLA, and the best structures with kernels
+        of ours; those that leave nothing to XLA come first, since XLA's part is costed roughly.
+        """
+        found = [c for c in self.result.candidates if not c.kernels][: FORMS + 1]
+        if self.options.backend not in (None, "jnp"):
+            found = []
+        backend = "triton" if self.device.kind == "gpu" else "lax"
+        if self.options.backend in (None, backend):
+            ours = [c for c in self.result.candidates if c.kernels]
+            worth = [c for c in ours if c.estimate < self.own.estimate * 1.5] or ours[:1]
+            pure = [c for c in worth if c.kernels == len(c.sgraph.nodes)]
+            mixed = [c for c in worth if c.kernels < len(c.sgraph.nodes)]
+            found += _distinct(pure)[: STRUCTURES - 1] + _distinct(mixed)[:1]
+        return sorted(found, key=lambda c: (c.kernels < len(c.sgraph.nodes), c.estimate))
+
+    def _plans(self, candidate: Candidate) -> list[Plan]:
+        name, graph = self.device.name, candidate.sgraph
+        if not candidate.kernels:
+            unrolls = _unrolls(candidate, self.device)
+            plans = [Plan(graph, "jnp", name, unroll=unroll) for unroll in unrolls]
+            return [p for p in plans if candidate.why != "XLA" or p.unroll]
+        if self.device.kind != "gpu":
+            return [_untuned(candidate, self.device, "lax")]
+        if self.options.tune == "off":
+            return [_untuned(candidate, self.device, "triton")]
+        now = time.monotonic()
+        share = now + (self.deadline - now - RESERVE_SECONDS) * SHARE_OF_TIME_LEFT
+        plan = tune(
+            candidate, self.device, self.emitter, self.judge.kernel_clock, share, self.trials
+        )
+        if plan is None:
+            self._note(candidate, None, f"none of its kernels ran: {self.trials.commonest()}")
+            return []
+        return [plan]
+
+    def _note(self, candidate: Candidate, plan: Plan | None, refused: str) -> None:
+        backend = (
+            "jnp" if not candidate.kernels else "triton" if self.device.kind == "gpu" else "lax"
+        )
+        shown = plan or Plan(candidate.sgraph, backend, self.device.name, candidate.sizes)
+        self._add(shown, candidate, refused=refused)
+
+    def _add(self, plan: Plan, candidate: Candidate, **changes: Any) -> None:
+        row = Tried(plan, candidate.estimate, candidate.bound, candidate.why, candidate.axioms)
+        self.tried.append(replace(row, **changes))
+
+    def _consider(self, plan: Plan, candidate: Candidate) -> None:
+        """Times the plan against the reference, and checks it if it is faster than any so far."""
+        [function] = self.emitter.functions([plan], time.monotonic() + LAST_COMPILE_SECONDS)
+        if isinstance(function, str):
+            self._add(plan, candidate, refused=function)
+            return
+        seconds, gain = candidate.estimate, self.own.estimate / candidate.estimate
+        measured: float | None = None
+        if self.options.tune == "off":
+            if gain < TRUST_MODEL_GAIN or self.best is not None:
+                self._add(plan, candidate, refused="not measured, and the model expects too little")
+                return
+        else:
+            try:
+                self.base, seconds, low, _ = self.judge.pair(self.reference, function)
+            except Exception as error:  # a launch that errors is an error, never a time
+                sentence = f"does not run: {type(error).__name__}: {error}"
+                self._add(plan, candidate, refused=sentence)
+                return
+            measured, gain = seconds, self.base / seconds
+            if low < 1 + self.options.min_gain:
+                sentence = f"not faster: 95 % interval of the gain starts at {low:.2f}"
+                self._add(plan, candidate, measured=measured, refused=sentence)
+                return
+            if self.best is not None and seconds >= self.best[0]:
+                self._add(plan, candidate, measured=measured, refused="slower than the plan chosen")
+                return
+        passed, error, sentence, evidence = self.judge.verify(plan, function)
+        refused = None if passed else sentence
+        self._add(plan, candidate, measured=measured, error=error, refused=refused)
+        if passed:
+            self.best = (seconds, plan, function, gain, evidence)
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:

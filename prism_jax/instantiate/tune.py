@@ -20,8 +20,8 @@ from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
 
 Function = Callable[..., Sequence[Any]]
 
-PER_KERNEL = 36
-REFINEMENTS = 2
+PER_KERNEL = 28
+REFINEMENTS = 1
 SHARED_VALUES = 3
 
 
@@ -64,6 +64,10 @@ class Trials:
     def refuse(self, reason: str) -> None:
         """Counts a candidate that does not run."""
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
+
+    def commonest(self) -> str:
+        """The reason given most often."""
+        return max(self.refusals, key=lambda r: (self.refusals[r], r), default="no time was left")
 
 
 def tune(

@@ -16,15 +16,24 @@ import jax
 
 from prism_jax import compat, instantiate, verify
 from prism_jax.device import Device
+from prism_jax.emit import compile as toolchain
 from prism_jax.explore import SearchResult
 from prism_jax.instantiate.plan import Plan
 from prism_jax.launch.build import Builder
+from prism_jax.measure import worker
 from prism_jax.measure.clock import kernel_clock
 from prism_jax.measure.inputs import random_inputs
 from prism_jax.measure.pairs import Comparison, Pairs
 from prism_jax.options import Options
 
 Function = Callable[..., Sequence[Any]]
+
+
+def prepare(device: Device, options: Options) -> None:
+    """Starts what tuning will need, in the background: compilers, and the process that measures."""
+    if device.kind == "gpu" and options.tune != "off":
+        toolchain.prepare(device.compute_capability, Builder(device).workers)
+        worker.prepare()
 
 
 def choose(region: Any, found: SearchResult, device: Device, options: Options) -> Any:
