@@ -10,13 +10,16 @@ proven not to exceed `EXP_LIMIT`; an option mentions no axis that its class does
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
+from functools import cached_property
 
 from prism_jax.egraph import normal
 from prism_jax.egraph.core import ENode
-from prism_jax.egraph.cost import Cost, CostModel
+from prism_jax.egraph.cost import Cost, CostModel, Operand, power_work
 from prism_jax.egraph.decode import Option, multiplied
+from prism_jax.egraph.improve import Paid, Selection
 from prism_jax.egraph.language import Encoded
 from prism_jax.ir.nodes import REAL, Node, Pointwise, Reduce
 
@@ -28,7 +31,17 @@ OWN_NOTATION = 0.8
 reason.
 """
 
-Selection = dict[int, Option]
+PATIENCE = 12
+"""Visits per class before choosing settles for what it has: sharing makes sets cheaper in small
+steps.
+"""
+
+Allowed = Callable[[Option], bool]
+Weigh = Callable[[Cost], float]
+
+
+def _seconds(cost: Cost) -> float:
+    return cost.seconds
 
 
 def _origins(*names: str) -> tuple[str, ...]:
@@ -44,7 +57,10 @@ class Chooser:
         self.roots = [self.graph.find(root) for root in encoded.roots]
         self.options: dict[int, list[Option]] = {}
         self.costs: dict[Option, Cost] = {}
+        self._order: list[int] = []
+        self._users: dict[int, list[int]] = {}
         self._collect()
+        self._arrange()
 
     # ---- options
 
@@ -52,12 +68,34 @@ class Chooser:
         graph = self.graph
         for identifier in graph.reachable([*self.roots, *self.encoded.class_of.values()]):
             self.options[identifier] = []
+        self._user_options = {node: self.user_option(node) for node in self.encoded.class_of}
         for node, identifier in self.encoded.class_of.items():
-            self._offer(graph.find(identifier), self.user_option(node))
+            self._offer(graph.find(identifier), self._user_options[node])
         for identifier in list(self.options):
             for node in graph.nodes(identifier):
                 for option in self._node_options(node):
                     self._offer(identifier, option)
+
+    def _arrange(self) -> None:
+        """Operands before users as far as classes have no cycles; and who uses whom, by place in
+        that order.
+        """
+        place: dict[int, int] = {}
+        stack = [(root, False) for root in self.roots[::-1]]
+        entered: set[int] = set()
+        while stack:
+            identifier, done = stack.pop()
+            if done:
+                place[identifier] = len(place)
+            elif identifier not in entered:
+                entered.add(identifier)
+                stack.append((identifier, True))
+                below = [c for option in self.options[identifier] for c in option.children]
+                stack += [(child, False) for child in dict.fromkeys(below) if child not in entered]
+        self._order = list(place)
+        for identifier, number in place.items():
+            for child in dict.fromkeys(c for o in self.options[identifier] for c in o.children):
+                self._users.setdefault(child, []).append(number)
 
     def _offer(self, identifier: int, option: Option) -> None:
         if identifier in option.children or not self._closed(identifier, option):
@@ -119,10 +157,11 @@ class Chooser:
         frees = [graph.facts(child).free for child in option.children]
         if option.factors is not None:
             precision = graph.facts(identifier).precision
-            squares = [n for n, e in enumerate(option.factors) if e == 2]
-            places = [*range(len(frees)), *squares]
-            computed = [self._computed(option.children[n]) for n in places]
-            return model.contraction([frees[n] for n in places], axes, precision, computed)
+            operands = [
+                Operand(free, e, self._computed(child))
+                for free, e, child in zip(frees, option.factors, option.children, strict=True)
+            ]
+            return model.contraction(operands, axes, precision)
         if isinstance(option.user, Reduce) or (
             option.node is not None and option.node[0][0] == "reduce"
         ):
@@ -152,11 +191,7 @@ class Chooser:
                 terms = len(head[2]) + (head[1] != 0)
                 return self._folded(node, scaled + max(terms - 1, 0))
             case "prod":
-                extra = 0.0
-                for e in head[1]:
-                    extra += 8 if e < 0 and e.denominator == 1 else 0
-                    extra += abs(e.numerator) - 1 if e.denominator == 1 else 4
-                return self._folded(node, len(head[1]) - 1 + extra)
+                return self._folded(node, len(head[1]) - 1 + sum(map(power_work, head[1])))
             case _:
                 return Cost()
 
@@ -171,37 +206,61 @@ class Chooser:
 
     # ---- choosing
 
-    def choose(
-        self,
-        allowed: Callable[[Option], bool],
-        weigh: Callable[[Cost], float] = lambda c: c.seconds,
-    ) -> Selection | None:
-        """The cheapest selection by greedy sets of terms; None if a root cannot be built from
-        allowed options.
-        """
-        best: dict[int, tuple[float, dict[int, float], Option]] = {}
+    def _prices(self, weigh: Weigh) -> dict[Option, float]:
+        """What every option weighs; the user's own pointwise operations weigh a little less."""
         price = {option: max(weigh(cost), 1e-18) for option, cost in self.costs.items()}
         for option in price:
             if isinstance(option.user, Pointwise):
                 price[option] *= OWN_NOTATION
+        return price
+
+    def choose(
+        self, allowed: Allowed, weigh: Weigh = _seconds, paid: Selection | None = None
+    ) -> Selection | None:
+        """The cheapest selection by greedy sets of terms; None if a root cannot be built from
+        allowed options. What `paid` uses costs nothing: then others are chosen to fit it.
+        """
+        best: dict[int, tuple[float, dict[int, float], Option]] = {}
+        price = self._prices(weigh)
+        for option in (paid or {}).values():
+            price[option] = 1e-18
         usable = {i: [o for o in options if allowed(o)] for i, options in self.options.items()}
-        order = list(self.options)[::-1]
-        improved = True
-        while improved:
-            improved = False
-            for identifier in order:
-                for option in usable[identifier]:
-                    found = self._together(identifier, option, price[option], best)
-                    if found is None:
-                        continue
-                    total = sum(found.values())
-                    if identifier not in best or total < best[identifier][0] * (1 - 1e-9):
-                        best[identifier] = (total, found, option)
-                        improved = True
+        queue = list(range(len(self._order)))  # a heap: operands first
+        queued = set(queue)
+        steps = 0
+        while queue and steps < PATIENCE * len(self._order):
+            steps += 1
+            place = heapq.heappop(queue)
+            queued.discard(place)
+            identifier = self._order[place]
+            if self._better(identifier, usable[identifier], price, best):
+                for above in self._users.get(identifier, ()):
+                    if above not in queued:
+                        queued.add(above)
+                        heapq.heappush(queue, above)
         if any(root not in best for root in self.roots):
             return None
         selection = {i: option for i, (_, _, option) in best.items()}
         return selection if self.walk(selection) is not None else None
+
+    def _better(
+        self,
+        identifier: int,
+        options: list[Option],
+        price: Mapping[Option, float],
+        best: dict[int, tuple[float, dict[int, float], Option]],
+    ) -> bool:
+        """Whether a class has found a cheaper set of terms, which `best` then holds."""
+        improved = False
+        for option in options:
+            found = self._together(identifier, option, price[option], best)
+            if found is None:
+                continue
+            total = sum(found.values())
+            if identifier not in best or total < best[identifier][0] * (1 - 1e-9):
+                best[identifier] = (total, found, option)
+                improved = True
+        return improved
 
     @staticmethod
     def _together(
@@ -248,19 +307,12 @@ class Chooser:
             total = total + self.costs[selection[identifier]]
         return total
 
-    def improve(self, selection: Selection, passes: int = 2) -> Selection:
-        """Switches single classes to other options while the whole gets cheaper."""
-        current = self.cost(selection).seconds
-        for _ in range(passes):
-            before = current
-            for identifier in self.walk(selection) or ():
-                for other in self.neighbours(selection, identifier):
-                    cost = self.cost(other).seconds
-                    if cost < current * (1 - 1e-9):
-                        selection, current = other, cost
-            if current == before:
-                break
-        return selection
+    def improve(self, selection: Selection, allowed: Allowed, weigh: Weigh = _seconds) -> Selection:
+        """Switches single classes to other allowed options while the whole gets cheaper."""
+        price = self._prices(weigh)
+        state = Paid(selection, self.roots, price.__getitem__)
+        state.improve(lambda i: filter(allowed, self.options[i]), self._order[::-1])
+        return state.selection
 
     def neighbours(self, selection: Selection, identifier: int) -> Iterable[Selection]:
         for option in self.options[identifier]:
@@ -269,12 +321,13 @@ class Chooser:
                 if self.walk(other) is not None:
                     yield other
 
+    @cached_property
     def own(self) -> Selection:
-        """The user's program as a selection, for its cost."""
+        """The user's program as a selection."""
         selection: Selection = {}
         for node, identifier in self.encoded.class_of.items():
             identifier = self.graph.find(identifier)
-            option = self.user_option(node)
+            option = self._user_options[node]
             if identifier not in option.children and identifier not in selection:
                 selection[identifier] = option
                 self.costs.setdefault(option, self.price(identifier, option))

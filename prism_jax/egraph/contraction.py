@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 
 from prism_jax.egraph import normal
 from prism_jax.egraph.core import EGraph, ENode, changed
@@ -192,7 +192,12 @@ def least_work(graph: EGraph, axes: tuple[Axis, ...], factors: list[Term]) -> in
             free.append(frozenset(bound.get(a, a) for a in own))
     if len(free) > MAX_FACTORS or not free:
         return extent(frozenset[Axis]().union(*free))
-    orders = Orders(free, frozenset(summed))
+    return _least(tuple(free), frozenset(summed))
+
+
+@lru_cache(4096)
+def _least(free: tuple[frozenset[Axis], ...], summed: frozenset[Axis]) -> int:
+    orders = Orders(list(free), summed)
     return orders.front(orders.everything)[0].work
 
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 
 from prism_jax import device
@@ -27,6 +28,7 @@ from prism_jax.ir.nodes import Axis, Precision
 from prism_jax.ir.ops import OPS
 
 Free = frozenset[Axis]
+ONE = Fraction(1)
 _WORK = {"free": 0, "add": 1, "mul": 1, "special": 1, "slow": 8}
 
 
@@ -49,6 +51,24 @@ class Cost:
             self.bytes + other.bytes,
             self.operands + other.operands,
         )
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A factor of a contraction: its axes, its power, and whether it is a pointwise result rather
+    than an input or a reduction.
+    """
+
+    free: Free
+    exponent: Fraction = ONE
+    computed: bool = False
+
+
+def power_work(e: Fraction) -> int:
+    """Instructions per element of raising to a power: a division or a root costs about eight."""
+    if e.denominator > 1 or e < 0:
+        return 8
+    return e.numerator - 1
 
 
 @dataclass(frozen=True)
@@ -83,38 +103,38 @@ class CostModel:
         return self._kept(self.pointwise(body, 1), result)
 
     def contraction(
-        self,
-        factors: Sequence[Free],
-        result: Free,
-        precision: Precision | None,
-        computed: Sequence[bool],
+        self, operands: Sequence[Operand], result: Free, precision: Precision | None
     ) -> Cost:
-        """A sum of a product: two groups of factors are formed, then multiplied and added at every
-        point.
-
-        `computed` says which factors are pointwise results rather than inputs or reductions.
+        """A sum of a product of powers: two groups of factors are formed, then multiplied and added
+        at every point. A square is a factor twice.
         """
-        left, right = split(factors)
-        sides = [frozenset[Axis]().union(*(factors[n] for n in side)) for side in (left, right)]
+        operands = [
+            o
+            for x in operands
+            for o in ([replace(x, exponent=ONE)] * 2 if x.exponent == 2 else [x])
+        ]
+        left, right = split([x.free for x in operands])
+        groups = [[operands[n] for n in side] for side in (left, right) if side]
+        sides = [frozenset[Axis]().union(*(x.free for x in group)) for group in groups]
+        sides += [frozenset[Axis]()] * (2 - len(sides))
         points = extent(sides[0] | sides[1])
         grouping = [
-            self.pointwise(s, len(side) - 1)
-            for s, side in zip(sides, (left, right), strict=True)
-            if side
+            self.pointwise(side, len(group) - 1 + sum(power_work(x.exponent) for x in group))
+            for side, group in zip(sides, groups, strict=False)
         ]
         unit = "f32"
         if right and sides[0] - sides[1] and sides[1] - sides[0]:
             unit = _unit(precision)
         rate = self.device.rate("f32") if unit == "f32" else self.device.rate(unit)
         formed = sum(
-            extent(s)
-            for s, side in zip(sides, (left, right), strict=True)
-            if len(side) > 1 or any(computed[n] for n in side)
+            extent(side)
+            for side, group in zip(sides, groups, strict=False)
+            if len(group) > 1 or any(x.computed for x in group)
         )
-        work = Cost(2 * points / rate, 2 * points, 0, formed)
+        work = self._kept(Cost(2 * points / rate, 2 * points, 0, formed), result)
         for part in grouping:
             work = work + part
-        return self._kept(work, result)
+        return work
 
     def _kept(self, work: Cost, result: Free) -> Cost:
         moved = 2 * extent(result) * self.width

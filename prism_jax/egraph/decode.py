@@ -21,7 +21,7 @@ from prism_jax.ir.nodes import REAL, Const, Iota, Node, Pointwise, Precision, Re
 Factor = tuple[Node, Fraction]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Option:
     """One way to compute a class from others. `user` is a node of the program; otherwise `node` is
     an e-node.

@@ -13,15 +13,16 @@ proven not to exceed `EXP_LIMIT`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prism_jax import axioms, device
 from prism_jax.egraph import signature
-from prism_jax.egraph.choose import Chooser, Selection
+from prism_jax.egraph.choose import Allowed, Chooser, Weigh
 from prism_jax.egraph.contraction import ContractionOrder
 from prism_jax.egraph.cost import Cost, CostModel
-from prism_jax.egraph.decode import Option, build
+from prism_jax.egraph.decode import build
+from prism_jax.egraph.improve import Selection
 from prism_jax.egraph.language import Encoded, encode
 from prism_jax.egraph.matching import AxiomRule
 from prism_jax.egraph.run import Limits, Rule, Saturation, saturate
@@ -99,7 +100,7 @@ class _Extractor(Chooser):
         """See the module's text."""
         program = self.encoded.program
         own = signature.of(store.value for store in program.outputs)
-        found: dict[str, Alternative] = {own: Alternative(program, self.cost(self.own()), ())}
+        found: dict[str, Alternative] = {own: Alternative(program, self.cost(self.own), ())}
         selections = self._requests()
         for selection in selections:
             self._note(found, selection)
@@ -114,41 +115,48 @@ class _Extractor(Chooser):
         return [kept[0], *sorted(kept[1:], key=_rank)]
 
     def _around(self, selections: list[Selection]) -> list[Selection]:
-        """Selections that differ in one class from one of the given, cheapest first."""
+        """Selections that differ in one class from one of the given, cheapest first. Only changes
+        that a rule made or that regroup a contraction: others are mere notation.
+        """
         near: list[tuple[float, int, Selection]] = []
         for selection in selections:
             for identifier in self.walk(selection) or ():
                 for other in self.neighbours(selection, identifier):
-                    near.append((self.cost(other).seconds, len(near), other))
+                    option = other[identifier]
+                    if option.origins or option.factors is not None:
+                        near.append((self.cost(other).seconds, len(near), other))
         return [other for _, _, other in sorted(near, key=lambda n: n[:2])]
 
     def _requests(self) -> list[Selection]:
-        """The forms that are always offered, where they exist and differ: fastest, least
-        arithmetic, plain operands for every contraction (scales and shifts hoisted), each with and
-        without the axioms that change rounding.
+        """The forms that are always offered, where they exist and differ: fastest, plain operands
+        for every contraction (scales and shifts hoisted), each with and without the axioms that
+        change rounding; and least arithmetic.
         """
         risky = {a.name for a in axioms.DEFAULT if a.changes_rounding}
         peak = self.model.device.rate("f32")
-        without: list[Callable[[Option], bool]] = [
+        without: list[Allowed] = [
             lambda o: True,
             lambda o: "square-of-sum" not in o.origins,
             lambda o: not risky.intersection(o.origins),
         ]
-        weights: list[Callable[[Cost], float]] = [
+        weights: list[Weigh] = [
             lambda c: c.seconds,
             lambda c: c.seconds + OPERAND_PENALTY * c.operands / peak,
         ]
-        found: list[Selection] = []
-        for weigh in weights:
-            for allowed in without:
-                selection = self.choose(allowed, weigh)
-                if selection is not None:
-                    found.append(selection)
-        least = self.choose(without[0], lambda c: c.flops + 1e-3 * c.bytes)
-        if found and least is not None:
-            found[0] = self.improve(found[0])
-            found.append(least)
-        return found
+        found = [self._best(allowed, weigh) for weigh in weights for allowed in without]
+        return [*found, self._best(without[0], lambda c: c.flops + 1e-3 * c.bytes)]
+
+    def _best(self, allowed: Allowed, weigh: Weigh) -> Selection:
+        """The better of two: the greedy choice, and the user's program, both improved. The second
+        keeps shared terms shared, which a greedy choice does not see.
+        """
+        fitting = self.choose(allowed, weigh, self.own) or {}
+        starts = [{**fitting, **self.own}]
+        greedy = self.choose(allowed, weigh)
+        if greedy is not None:
+            starts.append(greedy)
+        ends = [self.improve(start, allowed, weigh) for start in starts]
+        return min(ends, key=lambda end: weigh(self.cost(end)))
 
     def _note(self, found: dict[str, Alternative], selection: Selection) -> None:
         program = self.decode(selection)

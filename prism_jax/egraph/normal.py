@@ -31,6 +31,34 @@ Term = tuple[int, Fraction]
 """A class with its coefficient (in a sum) or exponent (in a product)."""
 
 
+class Head(tuple[Any, ...]):
+    """A head whose hash is computed once: hashing fractions would be a third of all time."""
+
+    _hash: int | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = super().__hash__()
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+_HEADS: dict[tuple[Any, ...], Head] = {}
+
+
+def head(*parts: Any) -> Head:
+    """A head with its parts: equal parts give one object."""
+    found = _HEADS.get(parts)
+    if found is None:
+        found = _HEADS.setdefault(parts, Head(parts))
+    return found
+
+
 class TensorLanguage(Language):
     """Facts and normal forms of the heads above. `precision` is given to reductions that are made
     while it is set.
@@ -162,7 +190,7 @@ def _canonical_sum(graph: EGraph, c0: Fraction, terms: list[Term]) -> ENode | in
     kept = [(x, c) for x, c in sorted(total.items()) if c != 0 or not graph.facts(x).finite]
     if c0 == 0 and len(kept) == 1 and kept[0][1] == 1:
         return kept[0][0]
-    return (("sum", c0, tuple(c for _, c in kept)), *(x for x, _ in kept))
+    return (head("sum", c0, tuple(c for _, c in kept)), *(x for x, _ in kept))
 
 
 def _canonical_product(graph: EGraph, factors: list[Term]) -> ENode | int:
@@ -183,7 +211,7 @@ def _canonical_product(graph: EGraph, factors: list[Term]) -> ENode | int:
         return add_number(graph, Fraction(1))
     if len(kept) == 1 and kept[0][1] == 1:
         return kept[0][0]
-    return (("prod", tuple(e for _, e in kept)), *(x for x, _ in kept))
+    return (head("prod", tuple(e for _, e in kept)), *(x for x, _ in kept))
 
 
 def _collect(exponents: list[Fraction], base: Facts) -> list[Fraction]:
@@ -227,7 +255,7 @@ def _canonical_reduce(graph: EGraph, head: Any, body: int) -> ENode | int:
 
 def add_number(graph: EGraph, value: Fraction) -> int:
     """The class of a finite real number."""
-    return graph.add((("sum", Fraction(value), ()),))
+    return graph.add((head("sum", Fraction(value), ()),))
 
 
 def terms_of(graph: EGraph, identifier: int) -> tuple[Fraction, list[Term]]:
@@ -272,7 +300,7 @@ def add_sum(graph: EGraph, c0: Fraction, terms: Iterable[Term], kept: Iterable[T
     for child, c in kept:
         d, inner = scaled(graph, child)
         flat.append((inner, c * d))
-    return graph.add((("sum", c0, tuple(c for _, c in flat)), *(x for x, _ in flat)))
+    return graph.add((head("sum", c0, tuple(c for _, c in flat)), *(x for x, _ in flat)))
 
 
 def lookup_sum(graph: EGraph, c0: Fraction, terms: Iterable[Term]) -> int | None:
@@ -295,7 +323,7 @@ def add_product(graph: EGraph, factors: Iterable[Term], kept: Iterable[int] = ()
         flat += inner
     if scale == 0 and all(graph.facts(x).finite for x, _ in flat):
         return add_number(graph, Fraction(0))
-    product = graph.add((("prod", tuple(e for _, e in flat)), *(x for x, _ in flat)))
+    product = graph.add((head("prod", tuple(e for _, e in flat)), *(x for x, _ in flat)))
     return product if scale == 1 else add_sum(graph, Fraction(0), [(product, scale)])
 
 
