@@ -243,7 +243,8 @@ def calibrate_cpu() -> Device:
         exp_s = _best(lambda: list(pool.map(exponential, range(cores))), 5)
     product_s = _best(lambda: np.matmul(left, left, out=product), 10)
 
-    # On a machine busy with other work even the best run is slow; no current core is slower than this.
+    # On a machine busy with other work even the best run is slow; no current core is slower than
+    # this.
     product_rate = _step(max(2.0 * square**3 / product_s, cores * LEAST_PRODUCT_RATE))
     return Device(
         name="CPU",
