@@ -104,6 +104,9 @@ class _Address:
                 else:
                     self.nodes[term] = self.nodes.get(term, 0) + coefficient * stride
         self.spans = [(tiles.span(a, env), c) for a, c in self.axes.items()]
+        for span, coefficient in self.spans:
+            if span.start is not None and span.start.isdigit():
+                self.constant += int(span.start) * coefficient
         self.values = [(tiles.value(n, env), c) for n, c in self.nodes.items()]
         keys = [s.key for s, _ in self.spans if s.width > 1]
         keys += [k for v, _ in self.values for k in v.dims]
@@ -120,7 +123,7 @@ class _Address:
             base += f" + {self.constant}"
         depth = 0
         for span, coefficient in sorted(self.spans, key=lambda sc: (sc[0].depth, sc[0].axis)):
-            if span.start is not None and coefficient:
+            if span.start is not None and coefficient and not span.start.isdigit():
                 base += f" + {self._times(span.start, coefficient, self.wide)}"
                 depth = max(depth, span.depth)
         lanes = self._lanes()

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from prism_jax.emit.triton import access, contractions, cuts
+from prism_jax.emit.triton import access, contractions, cuts, reductions
 from prism_jax.emit.triton.describe import describe
 from prism_jax.emit.triton.operators import literal, tl_dtype
 from prism_jax.emit.triton.spans import Dimension, Key
@@ -173,7 +173,10 @@ class LoopWriter:
         tiles, name = self.tiles, accumulator.name
         sort = accumulator.summand.sort
         dims = tiles.dims(accumulator.axes, env)
-        late = key if self._keeps(accumulator, loop, dims, key) else None
+        inside = {**env, loop.axis: tiles.open(tiles.layout.dimensions[key], None, 0)}
+        late = None
+        if not self._by_slices(accumulator, inside[loop.axis], inside):
+            late = key if self._keeps(accumulator, loop, dims, key) else None
         if late is not None:
             dims = tiles.sorted((*dims, late))
         monoid = accumulator.monoid.removeprefix("arg")
@@ -238,23 +241,31 @@ class LoopWriter:
         sort = accumulator.summand.sort
         monoid = accumulator.monoid
         comment = f"{monoid} over the step"
+        if self._by_slices(accumulator, span, env):
+            start = "" if span.start is None else f"{span.start} + "
+            starts = [f"({start}{n})" if start else str(n) for n in range(span.tile)]
+            summand, deep = accumulator.summand, tiles.scope.depth
+            part = reductions.combined(
+                tiles, monoid, summand, span.axis, starts, deep, env, None, comment
+            )
+            return reductions.combination(tiles, monoid, sort, base, tiles.align(part, old.dims))
         if monoid in ("max", "min") and sort == REAL and state.late is None:
-            part = tiles.extreme(monoid, accumulator.summand, env, [span.key], comment)
+            part = reductions.extreme(tiles, monoid, accumulator.summand, env, [span.key], comment)
         else:
             part = tiles.number(accumulator.summand, env)
             if span.key not in part.dims and span.width > 1:
                 part = self._spread(part, span)
             if state.late is None:
-                part = tiles.fold(monoid, part, [span.key], sort, comment)
+                part = reductions.fold(tiles, monoid, part, [span.key], sort, comment)
             else:
                 part = tiles.masked(part, [span.key], MONOIDS[monoid].identity(sort))
-        texts = (base, tiles.align(part, old.dims))
-        if monoid in ("max", "min") and sort == REAL:
-            tiles.helpers.add(f"{monoid}_nan")
-            return f"{monoid}_nan({texts[0]}, {texts[1]})"
-        text = MONOIDS[monoid].triton.format(*texts)
-        narrow = sort in ("int8", "int16", "uint8", "uint16")
-        return f"({text}).to({tl_dtype(sort)})" if narrow else text
+        shown = tiles.align(part, old.dims)
+        return reductions.combination(tiles, monoid, sort, base, shown)
+
+    def _by_slices(self, accumulator: Accumulator, span: Span, env: Env) -> bool:
+        """Whether a step combines the slices of its tile one by one (see `reductions`)."""
+        whole = not span.ragged and 1 < span.tile <= reductions.UNROLL
+        return whole and reductions.spreads(self.tiles, accumulator.summand, span.axis, env)
 
     def _spread(self, part: Value, span: Span) -> Value:
         """A summand that does not depend on the loop's axis counts once for each of its
@@ -327,7 +338,7 @@ class LoopWriter:
         assert state.place is not None
         sort = accumulator.summand.sort
         body = tiles.number(accumulator.summand, env)
-        best, index = tiles.fold_arg(accumulator.monoid, body, span, sort)
+        best, index = reductions.fold_arg(tiles, accumulator.monoid, body, span, sort)
         sign = ">" if accumulator.monoid == "argmax" else "<"
         value, place = tiles.align(best, old.dims), tiles.align(index, old.dims)
         text = f"{value} {sign} {old.text}"
@@ -353,7 +364,7 @@ class LoopWriter:
             sort, monoid = accumulator.summand.sort, accumulator.monoid
             at = value.dims.index(state.late)
             dims = tuple(k for k in value.dims if k != key)
-            text = tiles.reduction(monoid, value.text, at, sort)
+            text = reductions.reduction(tiles, monoid, value.text, at, sort)
             wish, depth = f"{accumulator.name}_all", tiles.scope.depth
             value = tiles.assign(wish, text, dims, value.dtype, depth, f"{monoid} over the lanes")
         tiles.carried[accumulator.name, "final"] = value

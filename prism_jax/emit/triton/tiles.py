@@ -17,12 +17,10 @@ from typing import TypeAlias
 
 from prism_jax.emit.names import Names
 from prism_jax.emit.scopes import Scope, fitted
-from prism_jax.emit.triton import access, contractions
-from prism_jax.emit.triton.describe import describe
-from prism_jax.emit.triton.operators import REDUCERS, literal, operation, tl_dtype, typed_literal
+from prism_jax.emit.triton import access, exponentials, reductions
+from prism_jax.emit.triton.operators import literal, operation, tl_dtype, typed_literal
 from prism_jax.emit.triton.spans import Dimension, Key, Layout
 from prism_jax.ir.nodes import REAL, Axis, Carried, Const, Iota, Load, Node, Pointwise, Reduce
-from prism_jax.ir.ops import MONOIDS
 
 __all__ = ["Env", "Span", "Tiles", "Value"]
 
@@ -264,7 +262,7 @@ class Tiles:
             case Pointwise():
                 return self._pointwise(node, env)
             case Reduce():
-                return self._reduce(node, env)
+                return reductions.reduce(self, node, env)
             case _:
                 raise TypeError(f"no Triton form of {type(node).__name__}")
 
@@ -285,7 +283,7 @@ class Tiles:
         if node is self.holds:
             return self.number(node.args[1], env)
         if node.op == "exp" and self.exp2 and self.compute == "float32":
-            return self._exponential(node, env)
+            return exponentials.exponential(self, node, env)
         values = [self.number(arg, env) for arg in node.args]
         dims = self.sorted(k for v in values for k in v.dims)
         texts = [self.align(v, dims) for v in values]
@@ -307,7 +305,8 @@ class Tiles:
 
     def resolved(self, node: Node) -> Node:
         """What stands for a node here: a selection whose mask holds is its first value."""
-        return self.resolved(node.args[1]) if node is self.holds else node
+        holds = self.holds
+        return self.resolved(holds.args[1]) if holds is not None and node is holds else node
 
     def factored(self, node: Node) -> tuple[Node, float]:
         """(x, c) with node = c * x and c > 0."""
@@ -322,148 +321,6 @@ class Tiles:
             factor = factor * number if node.op == "mul" else factor / number
             node = self.resolved(left)
         return node, factor
-
-    def _exponential(self, node: Pointwise, env: Env) -> Value:
-        """exp(c * x) as exp2((c * log2 e) * x); of a difference, each term is scaled before it
-        spreads, so that one multiply-add is left for each element.
-        """
-        log2e = 1.4426950408889634
-        argument, factor = self.factored(node.args[0])
-        factor *= log2e
-        if isinstance(argument, Pointwise) and argument.op == "sub":
-            inner, scale = self.factored(argument.args[0])
-            left, right = self.number(inner, env), self.number(argument.args[1], env)
-            if len(right.dims) < len(left.dims):
-                scaled = self.scaled(right, factor)
-                dims = self.sorted((*left.dims, *right.dims))
-                product = f"{self.align(left, dims)} * {scale * factor!r}"
-                text = f"tl.exp2({product} - {self.align(scaled, dims)})"
-                depth = max(left.depth, right.depth)
-                return self.assign("exp", text, dims, self.compute, depth)
-        value = self.number(argument, env)
-        text = f"tl.exp2({value.text} * {factor!r})"
-        return self.assign("exp", text, value.dims, self.compute, value.depth)
-
-    def scaled(self, value: Value, factor: float) -> Value:
-        """value * factor, once."""
-        key = ("scaled", value.text, factor)
-        found = self.scope.find(key)
-        if found is None:
-            text = f"{value.text} * {factor!r}"
-            found = self.assign(f"{value.text}_log2", text, value.dims, self.compute, value.depth)
-            self.scope.at(value.depth).know(key, found)
-        return found
-
-    # --- reductions -----------------------------------------------------------------------------
-
-    def _reduce(self, node: Reduce, env: Env) -> Value:
-        inner = {a: s for a, s in env.items() if a not in node.axes}
-        where = {a: s.key for a, s in inner.items()}
-        found = self.layout.products.get(self.layout.site(node, node.body.axes_free, where))
-        if found is not None:
-            return contractions.dot(self, found, inner, node.precision, describe(node))
-        keys = [s.key for s in (self.span(a, inner) for a in node.axes) if s.width > 1]
-        if node.monoid in ("max", "min") and node.body.sort == REAL:
-            return self.extreme(node.monoid, node.body, inner, keys, describe(node))
-        body = self.number(node.body, inner)
-        if node.monoid.startswith("arg"):
-            (axis,) = node.axes
-            _, index = self.fold_arg(node.monoid, body, self.span(axis, inner), node.body.sort)
-            return self.convert(index, node.index_sort or "int32")
-        for axis in node.axes:
-            if self.span(axis, inner).key not in body.dims and int(axis.size) > 1:
-                body = self._repeated(node, body, int(axis.size))
-        return self.fold(node.monoid, body, keys, node.body.sort, describe(node))
-
-    def _repeated(self, node: Reduce, body: Value, count: int) -> Value:
-        """The reduction of `count` equal values."""
-        if MONOIDS[node.monoid].idempotent:
-            return body
-        if node.monoid == "sum":
-            text = f"{body.text} * {count}"
-        else:
-            raise ValueError(
-                f"a product of {count} equal factors has no form here: {describe(node)}"
-            )
-        return self.assign(
-            "mul", text, body.dims, body.dtype or self.compute, body.depth, zero=body.zero
-        )
-
-    def extreme(
-        self, monoid: str, body: Node, env: Env, keys: Iterable[Key], comment: str
-    ) -> Value:
-        """The largest or least c * x of a tile as c times that of x: rounding keeps the order."""
-        inner, factor = self.factored(body)
-        found = self.fold(monoid, self.number(inner, env), keys, REAL, comment)
-        if factor == 1.0:
-            return found
-        text = f"{found.text} * {factor!r}"
-        return self.assign(f"{monoid}_scaled", text, found.dims, self.compute, found.depth)
-
-    def fold(self, monoid: str, body: Value, keys: Iterable[Key], sort: str, comment: str) -> Value:
-        """The value reduced along the dimensions `keys`, those that it has."""
-        keys = [k for k in self.sorted(keys) if k in body.dims]
-        identity = MONOIDS[monoid].identity(sort)
-        dtype = self.compute if sort == REAL else sort
-        body = self.masked(body, keys, identity)
-        for key in reversed(keys):
-            at = body.dims.index(key)
-            dims = tuple(k for k in body.dims if k != key)
-            text = self.reduction(monoid, body.text, at, sort)
-            zero = body.zero - {key} if monoid == "sum" else frozenset[Key]()
-            body = self.assign(monoid, text, dims, dtype, body.depth, comment, zero)
-        return body
-
-    def reduction(self, monoid: str, text: str, at: int, sort: str) -> str:
-        """Text of a tile reduced along one dimension."""
-        if monoid in REDUCERS and (sort == REAL or monoid == "prod"):
-            self.helpers.add(REDUCERS[monoid])
-            return f"tl.reduce({text}, {at}, {REDUCERS[monoid]})"
-        shown = MONOIDS[monoid].triton_reduce.format(text, d=at)
-        widened = sort in ("int8", "int16", "uint8", "uint16")
-        return f"{shown}.to({tl_dtype(sort)})" if widened else shown
-
-    def fold_arg(self, monoid: str, body: Value, span: Span, sort: str) -> tuple[Value, Value]:
-        """(best value, its index along the axis) along a dimension: the first best, the first NaN
-        before all.
-        """
-        kind = monoid.removeprefix("arg")
-        dtype = self.compute if sort == REAL else sort
-        if span.key not in body.dims:
-            start = (
-                span.start
-                if span.start is not None and span.width == 1
-                else "tl.full((), 0, tl.int32)"
-            )
-            return self.convert(body, dtype), Value(start, (), "int32", max(body.depth, span.depth))
-        best = self.fold(kind, body, [span.key], sort, f"{kind} over {span.axis.name}")
-        position = self.value(Iota(span.axis), {span.axis: span})
-        shown = self.align(best, tuple(k for k in body.dims if k != span.key))
-        if best.dims:
-            slots = ", ".join("None" if k == span.key else ":" for k in body.dims)
-            shown = f"{best.text}[{slots}]"
-        hit = f"{body.text} == {shown}"
-        if sort == REAL:
-            hit = f"({hit}) | ({body.text} != {body.text})"
-        mask = self.inside(span.key)
-        if mask is not None:
-            hit = f"({hit}) & {self.align(mask, body.dims)}"
-        large = 2**31 - 1
-        depth = max(body.depth, best.depth, position.depth)
-        text = f"tl.where({hit}, {self.align(position, body.dims)}, {large})"
-        places = self.assign(
-            "place", text, body.dims, "int32", depth, f"{span.axis.name} of the best"
-        )
-        at = body.dims.index(span.key)
-        index = self.assign(
-            monoid,
-            f"tl.min({places.text}, {at})",
-            best.dims,
-            "int32",
-            depth,
-            f"{monoid} over {span.axis.name}",
-        )
-        return best, index
 
 
 def name_of(dims: Iterable[Key]) -> str:
