@@ -27,6 +27,34 @@ from typing import Any, TypeAlias
 ENode: TypeAlias = tuple[Any, ...]
 
 
+class Head(tuple[Any, ...]):
+    """A head whose hash is computed once: hashing fractions would be a third of all time."""
+
+    _hash: int | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = super().__hash__()
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+_HEADS: dict[tuple[Any, ...], Head] = {}
+
+
+def head(*parts: Any) -> Head:
+    """A head with its parts: equal parts give one object."""
+    found = _HEADS.get(parts)
+    if found is None:
+        found = _HEADS.setdefault(parts, Head(parts))
+    return found
+
+
 class EClass:
     """Equal nodes, those that mention the class, and the facts that hold for all of them."""
 

@@ -81,7 +81,7 @@ class Paid:
     def improve(
         self, options: Callable[[int], Iterable[Option]], order: list[int], passes: int = 3
     ) -> None:
-        """Tries every option of every used class, in the given order, until a pass changes nothing."""
+        """Tries every option of every used class, in the given order, until nothing changes."""
         for _ in range(passes):
             before = self.total
             for identifier in order:

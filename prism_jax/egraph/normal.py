@@ -22,41 +22,13 @@ from fractions import Fraction
 from typing import Any
 
 from prism_jax.egraph import facts as fx
-from prism_jax.egraph.core import EGraph, ENode, Language
+from prism_jax.egraph.core import EGraph, ENode, Language, head
 from prism_jax.egraph.facts import Facts
 from prism_jax.ir.nodes import REAL, Axis, Load, Parameter, Precision
 from prism_jax.ir.ops import OPS
 
 Term = tuple[int, Fraction]
 """A class with its coefficient (in a sum) or exponent (in a product)."""
-
-
-class Head(tuple[Any, ...]):
-    """A head whose hash is computed once: hashing fractions would be a third of all time."""
-
-    _hash: int | None = None
-
-    def __hash__(self) -> int:
-        if self._hash is None:
-            self._hash = super().__hash__()
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or super().__eq__(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-
-_HEADS: dict[tuple[Any, ...], Head] = {}
-
-
-def head(*parts: Any) -> Head:
-    """A head with its parts: equal parts give one object."""
-    found = _HEADS.get(parts)
-    if found is None:
-        found = _HEADS.setdefault(parts, Head(parts))
-    return found
 
 
 class TensorLanguage(Language):
