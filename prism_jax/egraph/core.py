@@ -122,7 +122,9 @@ class EGraph:
         """What `run.saturate` applied with effect: (rule, match) in order; `explain` picks from it.
         """
         self.version = 0
-        """Grows with every new node and every union."""
+        """Grows with every new node, every union and every repair."""
+        self.changed_cache: tuple[int, dict[Any, list[int]]] = (-1, {})
+        """What `changed` found at a version: all rules of a round ask the same."""
         self.clock = 1
         self.reason = "given"
         """The name under which nodes are added: the rule that is being applied."""
@@ -234,6 +236,7 @@ class EGraph:
         leave the classes.
         """
         dirty: dict[int, None] = {}
+        self.version += bool(self._repairs or self._changed)
         while self._repairs or self._changed:
             while self._repairs:
                 kept, parents = self._repairs.pop()
@@ -326,6 +329,16 @@ class EGraph:
 
 def changed(graph: EGraph, since: int, depth: int) -> list[int]:
     """Classes within `depth` steps above one that changed after `since`, in order of their ids."""
+    key = (graph.version, since, depth)
+    if graph.changed_cache[0] != key[0]:
+        graph.changed_cache = (graph.version, {})
+    known = graph.changed_cache[1]
+    if key not in known:
+        known[key] = _changed(graph, since, depth)
+    return known[key]
+
+
+def _changed(graph: EGraph, since: int, depth: int) -> list[int]:
     here = [i for i, entry in graph.classes.items() if entry.touched > since]
     found = dict.fromkeys(here)
     for _ in range(depth):

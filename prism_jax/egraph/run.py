@@ -40,8 +40,8 @@ class Limits:
     """
 
     rounds: int = 30
-    nodes: int = 6_000
-    seconds: float = 1.0
+    nodes: int = 1_500
+    seconds: float = 2.0
     matches: int = 2_000
 
     def __post_init__(self) -> None:
