@@ -112,11 +112,12 @@ class Chooser:
         free = frozenset[normal.Axis]().union(
             *(graph.facts(child).free for child in option.children)
         )
+        bound: tuple[normal.Axis, ...] = ()
         if isinstance(option.user, Reduce):
-            free = free.difference(option.user.axes)
+            bound = option.user.axes
         elif option.node is not None and option.node[0][0] == "reduce":
-            free = free.difference(option.node[0][2])
-        return free <= graph.facts(identifier).free
+            bound = option.node[0][2]
+        return free.issuperset(bound) and free.difference(bound) <= graph.facts(identifier).free
 
     def user_option(self, node: Node) -> Option:
         find, class_of = self.graph.find, self.encoded.class_of

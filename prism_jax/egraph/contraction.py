@@ -271,7 +271,10 @@ class ContractionOrder:
         """Adds the orders of one contraction to its class."""
         root, node = match
         merged = merge(graph, node)
-        if not 2 <= len(merged.factors) <= MAX_FACTORS:
+        free = frozenset[Axis]().union(*(graph.facts(x).free for x, _ in merged.factors))
+        # An axis that its factors have lost since the node was made counts as a multiple, which the
+        # normal form of the repaired node holds.
+        if not 2 <= len(merged.factors) <= MAX_FACTORS or not free.issuperset(merged.axes):
             return
         language = graph.language
         assert isinstance(language, TensorLanguage)

@@ -244,6 +244,23 @@ def test_a_value_that_cancels_loses_its_axes() -> None:
         np.testing.assert_allclose(evaluate(other.program, inputs)[0], evaluate(p, inputs)[0])
 
 
+def test_a_factor_that_loses_a_summed_axis_counts_as_a_multiple() -> None:
+    """Found by a random program: `where(c, s, s)` is `s`, which has no axis i, under a sum over i."""
+    i, j, k = forms.axes(i=3, j=2, k=2)
+    m = load("m", i, j)
+    s = forms.total(i, m)
+    same = op("where", Pointwise("lt", (load("t"), m)), s, s)
+    products = [forms.total(i, mul(same, load(name, j, k))) for name in ("a", "b")]
+    p = program("lost", forms.add(*products))
+    inputs = forms.inputs(p)
+    found = alternatives(p)
+    assert len(found) > 1
+    for other in found:
+        sums = [n for n in other.program.nodes if isinstance(n, Reduce)]
+        assert other is found[0] or all(set(n.axes) <= set(n.body.axes_free) for n in sums)
+        np.testing.assert_allclose(evaluate(other.program, inputs)[0], evaluate(p, inputs)[0])
+
+
 def test_explanations_of_forms_replay() -> None:
     p = forms.rms_norm_linear()
     i, k, j = forms.axes(i=16, k=4096, j=6144)
