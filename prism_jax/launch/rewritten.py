@@ -7,7 +7,6 @@ evaluated as jax evaluates it, equation by equation.
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,9 +33,10 @@ class CutRegion(Protocol):
 
 @dataclass(frozen=True)
 class Kept:
-    """Equations that run as they are (programs inside them may have been rewritten)."""
+    """Equations that run as they are; `rewritten`: programs inside some of them are replaced."""
 
     eqns: tuple[compat.JaxprEqn, ...]
+    rewritten: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,13 @@ class Rewritten:
     steps: tuple[Step, ...]
     replan: Replan
 
-    @functools.cached_property
+    @property
     def changed(self) -> bool:
-        """Whether anything at all is replaced."""
-        known = set(map(id, self.closed.eqns))
+        """Whether anything at all is replaced. If not, the original runs: steps may be equations of
+        nested functions, which XLA would see inlined.
+        """
         return any(
-            step.runs is not None
-            if isinstance(step, Cut)
-            else any(id(eqn) not in known for eqn in step.eqns)
+            step.runs is not None if isinstance(step, Cut) else step.rewritten
             for step in self.steps
         )
 
