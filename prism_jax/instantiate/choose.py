@@ -28,6 +28,8 @@ RESERVE_SECONDS = 3.0
 """Kept back from tuning, for timing and checking what was tuned."""
 SHARE_OF_TIME_LEFT = 0.5
 LAST_COMPILE_SECONDS = 10.0
+HOPELESS = 1.5
+"""A candidate is not measured if its estimate is so many times the measured time of the best."""
 STRUCTURES = 4
 FORMS = 4
 TRUST_MODEL_GAIN = 1.5
@@ -115,6 +117,10 @@ class _Choice:
         for candidate in self._candidates():
             if self.best is not None and candidate.bound >= self.best[0]:
                 self._note(candidate, None, "its bound is no better than the plan chosen")
+            elif self.best is not None and candidate.estimate > HOPELESS * self.best[0]:
+                self._note(
+                    candidate, None, "the model expects it to be slower"
+                )
             elif time.monotonic() > self.deadline and self.options.tune != "off":
                 self._note(candidate, None, "no time left")
             else:
@@ -130,7 +136,9 @@ class _Choice:
         """What is worth measuring whole: other forms by XLA, and the best structures with kernels
         of ours; those that leave nothing to XLA come first, since XLA's part is costed roughly.
         """
-        found = [c for c in self.result.candidates if not c.kernels][: FORMS + 1]
+        promising = (1.0 if self.device.kind == "gpu" else 1.5) * self.own.estimate
+        forms = [c for c in self.result.candidates if not c.kernels]
+        found = [c for c in forms if c.why == "XLA" or c.estimate <= promising][: FORMS + 1]
         if self.options.backend not in (None, "jnp"):
             found = []
         backend = "triton" if self.device.kind == "gpu" else "lax"

@@ -20,8 +20,8 @@ from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
 
 Function = Callable[..., Sequence[Any]]
 
-PER_KERNEL = 28
-REFINEMENTS = 1
+FIRST = 30
+"""How many tries a kernel gets first, shared out among the numbers of parts of a split."""
 SHARED_VALUES = 3
 
 
@@ -82,28 +82,82 @@ def tune(
     the deadline.
     """
     sgraph = candidate.sgraph
-    best: tuple[float, Plan] | None = None
-    for shared in _shared_values(sgraph, device, dict(candidate.sizes)):
-        total = 0.0
-        sizes: dict[str, int] = dict(shared)
-        schedules: list[Schedule] = []
-        for kernel in sgraph.kernels:
-            found = _tune_kernel(kernel, sgraph, device, shared, emitter, clock, deadline, trials)
-            if found is None:
-                break
-            seconds, chosen, schedule = found
-            total += seconds
-            sizes |= dict(chosen)
-            schedules.append(schedule)
-        else:
-            plan = Plan(
-                sgraph, "triton", device.name, tuple(sorted(sizes.items())), tuple(schedules)
-            )
-            if best is None or total < best[0]:
-                best = (total, plan)
-        if time.monotonic() > deadline:
-            break
-    return best[1] if best else None
+    choices = _shared_values(sgraph, device, dict(candidate.sizes))
+    studies = [
+        [_Study(kernel, sgraph, device, shared, trials) for kernel in sgraph.kernels]
+        for shared in choices
+    ]
+    few = FIRST if len(choices) == 1 else FIRST // len(choices)
+    first = [(study, study.ranking.first(few)) for group in studies for study in group]
+    _measure(first, device, emitter, clock, deadline)
+    complete = [group for group in studies if all(study.times for study in group)]
+    if not complete:
+        return None
+    best = min(complete, key=lambda group: sum(study.best[0] for study in group))
+    if time.monotonic() < deadline:
+        more = [(study, study.ranking.around(study.best[1])) for study in best]
+        _measure(more, device, emitter, clock, deadline)
+    sizes: dict[str, int] = {}
+    for study in best:
+        sizes |= study.shared | dict(study.best[1])
+    schedules = tuple(study.best[2] for study in best)
+    return Plan(sgraph, "triton", device.name, tuple(sorted(sizes.items())), schedules)
+
+
+class _Study:
+    """What is known of one kernel under one choice of the shared symbols."""
+
+    def __init__(
+        self, kernel: Kernel, sgraph: SGraph, device: Device, shared: dict[str, int], trials: Trials
+    ) -> None:
+        self.kernel, self.shared, self.trials = kernel, shared, trials
+        self.one = alone(kernel, sgraph)
+        mine = {s: n for s, n in shared.items() if s in kernel.symbols}
+        self.ranking = Ranking(kernel, device, mine)
+        self.times: dict[tuple[Sizes, Schedule], float] = {}
+
+    @property
+    def best(self) -> tuple[float, Sizes, Schedule]:
+        """The fastest of what was measured."""
+        sizes, schedule = min(self.times, key=lambda key: self.times[key])
+        return self.times[sizes, schedule], sizes, schedule
+
+
+def _measure(
+    work: list[tuple[_Study, list[Try]]],
+    device: Device,
+    emitter: Emitter,
+    clock: Clock,
+    deadline: float,
+) -> None:
+    """Compiles what all studies want to try at once, then times each study's kernels together."""
+    wanted = [(study, [t for t in tries if t[1:] not in study.times]) for study, tries in work]
+    plans = [
+        Plan(study.one, "triton", device.name, sizes, (schedule,))
+        for study, tries in wanted
+        for _, sizes, schedule in tries
+    ]
+    functions = iter(emitter.functions(plans, deadline))
+    for study, tries in wanted:
+        runnable: list[tuple[Try, Function]] = []
+        for attempt in tries:
+            function = next(functions)
+            if isinstance(function, str):
+                study.trials.refuse(function)
+            else:
+                runnable.append((attempt, function))
+        study.trials.compiled += len(runnable)
+        if not runnable:
+            continue
+        seconds = clock([f for _, f in runnable], _numbers(study.one, study.shared), deadline)
+        for ((guess, sizes, schedule), _), measured in zip(runnable, seconds, strict=True):
+            if isinstance(measured, str):
+                study.trials.refuse(measured)
+            else:
+                study.trials.measured += 1
+                row = (study.kernel.name, sizes, schedule, guess, measured)
+                study.trials.rows.append(row)
+                study.times[sizes, schedule] = measured
 
 
 def _shared_values(sgraph: SGraph, device: Device, known: dict[str, int]) -> list[dict[str, int]]:
@@ -120,49 +174,6 @@ def _shared_values(sgraph: SGraph, device: Device, known: dict[str, int]) -> lis
 def alone(kernel: Kernel | LibraryCall, sgraph: SGraph) -> SGraph:
     """The kernel as an sGraph of its own: what it reads are inputs, what it writes are outputs."""
     return SGraph(kernel.name, kernel.reads, (kernel,), kernel.writes, sgraph.compute)
-
-
-def _tune_kernel(
-    kernel: Kernel, sgraph: SGraph, device: Device, shared: dict[str, int],
-    emitter: Emitter, clock: Clock, deadline: float, trials: Trials,
-) -> tuple[float, Sizes, Schedule] | None:  # fmt: skip
-    """The best sizes of one kernel: what the closed forms rank first, then what lies around the
-    best of those.
-    """
-    mine = {s: n for s, n in shared.items() if s in kernel.symbols}
-    ranking, one = Ranking(kernel, device, mine), alone(kernel, sgraph)
-    times: dict[tuple[Sizes, Schedule], float] = {}
-
-    def measure(tries: list[Try]) -> None:
-        new = [t for t in tries if t[1:] not in times]
-        plans = [Plan(one, "triton", device.name, sizes, (s,)) for _, sizes, s in new]
-        functions = emitter.functions(plans, deadline)
-        runnable: list[tuple[Try, Function]] = []
-        for attempt, function in zip(new, functions, strict=True):
-            if isinstance(function, str):
-                trials.refuse(function)
-            else:
-                runnable.append((attempt, function))
-        trials.compiled += len(runnable)
-        seconds = clock([f for _, f in runnable], _numbers(one, shared), deadline)
-        for ((guess, sizes, schedule), _), measured in zip(runnable, seconds, strict=True):
-            if isinstance(measured, str):
-                trials.refuse(measured)
-                continue
-            trials.measured += 1
-            trials.rows.append((kernel.name, sizes, schedule, guess, measured))
-            times[sizes, schedule] = measured
-
-    measure(ranking.first(PER_KERNEL))
-    for _ in range(REFINEMENTS):
-        if not times or time.monotonic() > deadline:
-            break
-        best, _ = min(times, key=lambda key: times[key])
-        measure(ranking.around(best))
-    if not times:
-        return None
-    sizes, schedule = min(times, key=lambda key: times[key])
-    return times[sizes, schedule], sizes, schedule
 
 
 def _numbers(sgraph: SGraph, sizes: dict[str, int]) -> SGraph:

@@ -5,6 +5,10 @@ ratio. On a GPU a call of some microseconds cannot be timed by the host's clock:
 timed in a chain, one jit that applies the function to several operand sets of their own (XLA merges
 equal calls), as a real step would. Longer ones are called in turn on several operand sets.
 
+On a GPU a chain of short calls mostly measures the host, which launches them; so there the seconds
+are kernel durations, and the chain only has a veto: the interval's low end is the ratio of the
+durations, or the chain's own high end where that says that the candidate is slower.
+
 Invariant: samples of both are interleaved, see `timing`; the reference is compiled once for all
 candidates it meets; nothing is timed that did not finish once before.
 """
@@ -20,12 +24,12 @@ import jax
 import jax.numpy as jnp
 
 from prism_jax.measure import timing
-from prism_jax.measure.device_time import chain
+from prism_jax.measure.device_time import chain, device_time
 
 Function = Callable[..., Any]
 
 #: Calls of one chain, and the seconds that a call takes from which on there is none.
-CALLS, LONG_SECONDS = (8, 32), 5e-4
+CALLS, LONG_SECONDS = (8, 16), 5e-4
 #: Seconds that a chain should take: more than its dispatch, some tens of microseconds, which then
 #: overlaps with the chain before.
 CHAIN_SECONDS = 3e-4
@@ -33,6 +37,8 @@ CHAIN_SECONDS = 3e-4
 SHARE, MOST_BYTES = 0.25, 2 * 2**30
 #: Seconds of sampling for one comparison, and numbers of pairs.
 SECONDS, PAIRS = 0.4, (9, 60)
+#: Calls of one profile.
+ITERATIONS = 11
 
 
 class Comparison(NamedTuple):
@@ -62,6 +68,7 @@ class Pairs:
         self._count: int | None = None
         self._sets: list[tuple[Any, ...]] = []
         self._reference: Callable[[], Any] = self._once
+        self._device_s: float | None = None
 
     def against(self, candidate: Function) -> Comparison:
         """The reference and `candidate`, interleaved. Raises what running either raises."""
@@ -75,12 +82,23 @@ class Pairs:
             seconds=self._seconds,
             pairs=PAIRS,
         )
+        if jax.default_backend() == "gpu":
+            return self._on_device(candidate, found.high)
         return Comparison(
             found.reference_s / self._count,
             found.candidate_s / self._count,
             found.low,
             found.high,
         )
+
+    def _on_device(self, candidate: Function, chain_high: float) -> Comparison:
+        """By kernel durations, unless chains say that the candidate is slower."""
+        if self._device_s is None:
+            self._device_s = device_time(self._single, self._args, ITERATIONS).median_us * 1e-6
+        seconds = device_time(jax.jit(candidate), self._args, ITERATIONS).median_us * 1e-6
+        ratio = self._device_s / seconds
+        low = ratio if chain_high >= 1.0 else min(ratio, chain_high)
+        return Comparison(self._device_s, seconds, low, max(ratio, chain_high))
 
     def _calls(self) -> int:
         """Calls in one sample's chain; 1 means no chain."""

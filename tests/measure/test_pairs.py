@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from prism_jax.measure import pairs
+from prism_jax.measure.device_time import Sample
 from prism_jax.measure.pairs import Pairs, pair
 
 
@@ -54,6 +55,7 @@ def test_chains_for_short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: a chain over operand sets of their own, timed per call."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(pairs, "LONG_SECONDS", 1e9)
+    monkeypatch.setattr(pairs, "device_time", lambda *_: Sample(10.0, 0.0))
     seen: list[int] = []
 
     def one(x: jax.Array, y: jax.Array) -> list[jax.Array]:
@@ -78,6 +80,18 @@ def test_chains_for_short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = Pairs(one, [X, X], seconds=0.02)
     compared.against(lambda x, y: [x + y + 1])
     assert len(compared._sets) == 1
+
+
+def test_durations_decide_and_chains_may_veto(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: the gain is that of kernel durations, unless the chain says it is none."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    times = iter([20.0, 10.0, 10.0])  # of the reference, then of two candidates
+    monkeypatch.setattr(pairs, "device_time", lambda *_: Sample(next(times), 0.0))
+    compared = Pairs(fast, [X], seconds=0.05)
+    assert compared.against(fast).low in (2.0, pytest.approx(1.0, abs=0.5))
+    vetoed = compared.against(slow)
+    assert vetoed.low < 1.0
+    assert vetoed.candidate_s == pytest.approx(10e-6)
 
 
 def test_memory_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
