@@ -20,7 +20,7 @@ import time
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import jax
 
@@ -96,6 +96,14 @@ class _Rewriting:
         return made.setdefault(key, self.wrapper())
 
 
+@overload
+def jit(
+    fun: Callable[..., Any], /, *, options: Options | None = None, **keywords: Any
+) -> jax.stages.Wrapped: ...
+@overload
+def jit(
+    fun: None = None, /, *, options: Options | None = None, **keywords: Any
+) -> Callable[[Callable[..., Any]], jax.stages.Wrapped]: ...
 def jit(
     fun: Callable[..., Any] | None = None, /, *, options: Options | None = None, **keywords: Any
 ) -> Any:

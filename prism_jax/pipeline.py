@@ -32,7 +32,7 @@ def rewrite(closed: compat.ClosedJaxpr, name: str, optimizer: Optimizer) -> Rewr
             with compat.outside_trace():
                 device = log.run("device", stages.device, options)
                 cut = log.run("extract", stages.extract, closed, options, name)
-                _note_refusals(cut)
+                _note(device, cut)
                 steps = tuple(_step(step, name, device, optimizer) for step in cut.steps)
         except StageFailure as failure:
             errors.fallback(failure.stage, name, failure.error, options.on_error)
@@ -120,7 +120,6 @@ def _step(step: Any, name: str, device: Any, optimizer: Optimizer) -> Step:
         return Kept(eqns, changed)
     outcome = _planned(step, device, optimizer)
     number = journal.note(step.name, outcome.report, step.program.digest)
-    journal.device = device.name
     if outcome.failure is not None:
         failure = outcome.failure
         errors.fallback(failure.stage, step.name, failure.error, optimizer.on_error)
@@ -134,9 +133,10 @@ def _inner(name: str, optimizer: Optimizer, inner: compat.ClosedJaxpr) -> compat
     return compat.trace_flat(rewritten, inner.in_avals) if rewritten.changed else inner
 
 
-def _note_refusals(cut: Any) -> None:
+def _note(device: Any, cut: Any) -> None:
     journal = _journal.get()
     if journal is not None:
+        journal.device = device.name
         journal.refused.update(dict.fromkeys(cut.refused))
 
 

@@ -278,6 +278,16 @@ def test_explain() -> None:
     assert report.summary.splitlines()[0] in text
 
 
+def test_explain_of_what_is_not_looked_at() -> None:
+    for report in (
+        prism.explain(lambda: None),
+        prism.explain(prism.jit(lambda x: x + 1, options=prism.Options(enabled=False)), X),
+    ):
+        assert report.regions == () or report.device
+    with prism.options(enabled=False):
+        assert "did not look at it" in str(prism.explain(two_parts, X))
+
+
 def test_explain_takes_shapes_and_our_own_functions() -> None:
     shape = jax.ShapeDtypeStruct((2, 3), jnp.float32)
     ours = prism.jit(lambda x, n: x * n, static_argnums=1, options=prism.Options(accuracy=3.0))

@@ -167,6 +167,33 @@ def test_outputs_of_every_kind(moving: tuple[int, ...]) -> None:
     assert_close(got[2], want[2])
 
 
+def test_complex_numbers() -> None:
+    def f(z, w):
+        return jnp.exp(z) @ w, jnp.abs(z), (z * jnp.conj(z)).real
+
+    z, w = X + 1j * X[::-1], W * (1 - 2j)
+    got, want = jax.vjp(planned(f), z, w), jax.vjp(f, z, w)
+    assert_close(got[0], want[0])
+    cotangents = jax.tree.map(lambda a: a * 0.5 + 1, want[0])
+    assert_close(got[1](cotangents), want[1](cotangents))
+    g = lambda f: jax.grad(lambda z: jnp.sum(f(z, w)[0]), holomorphic=True)(z)  # noqa: E731
+    assert_close(g(planned(f)), g(f))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_every_float(dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        args = [jnp.asarray(a, dtype) for a in QKV]
+        f = lambda q, k, v: jax.nn.softmax(q @ k.T * 0.5) @ v  # noqa: E731
+        got, want = jax.vjp(planned(f), *args), jax.vjp(f, *args)
+        for a, b in zip([got[0], *got[1](args[0])], [want[0], *want[1](args[0])], strict=True):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            tolerance = 30 * float(jnp.finfo(dtype).eps)
+            np.testing.assert_allclose(
+                np.asarray(a, float), np.asarray(b, float), rtol=tolerance, atol=tolerance
+            )
+
+
 def test_symbolic_zeros_reach_the_rules() -> None:
     def with_constant(f: Any) -> Any:
         return jax.grad(lambda q: jnp.sum(f(lax.stop_gradient(q), QKV[1], q[:12]) ** 2))

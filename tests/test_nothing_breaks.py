@@ -16,7 +16,6 @@ from prism_jax import pipeline
 from tests.nothing_breaks_cases import CASES
 from tests.stub_stages import STUB
 
-
 SEARCH = {"seconds": 2.0}
 
 

@@ -111,6 +111,8 @@ class Report:
     def summary(self) -> str:
         """One line per function and per replaced region."""
         replaced = [region for region in self.regions if region.replaced]
+        if not self.device:
+            return f"{self.function}: prism_jax did not look at it (switched off, or no equations)"
         head = (
             f"{self.function} on {self.device}: {len(self.regions)} regions, {len(replaced)} "
             f"replaced, {self.untouched} equations left to XLA ({self.seconds:.3g} s)"
