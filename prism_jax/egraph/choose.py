@@ -290,7 +290,7 @@ class Chooser:
                 state[identifier] = 2
                 order.append(identifier)
             elif state.get(identifier) != 2:
-                if state.get(identifier) == 1:
+                if state.get(identifier) == 1 or identifier not in selection:
                     return None
                 state[identifier] = 1
                 stack.append((identifier, True))

@@ -151,12 +151,12 @@ class _Extractor(Chooser):
         keeps shared terms shared, which a greedy choice does not see.
         """
         fitting = self.choose(allowed, weigh, self.own) or {}
-        starts = [{**fitting, **self.own}]
-        greedy = self.choose(allowed, weigh)
-        if greedy is not None:
-            starts.append(greedy)
-        ends = [self.improve(start, allowed, weigh) for start in starts]
-        return min(ends, key=lambda end: weigh(self.cost(end)))
+        # Not every node of the user is an option: `x - x` mentions axes that its class has not.
+        offered = {i: o for i, o in self.own.items() if o in self.options.get(i, ())}
+        starts = [{**fitting, **offered}, self.choose(allowed, weigh) or {}]
+        whole = [start for start in starts if self.walk(start) is not None]
+        ends = [self.improve(start, allowed, weigh) for start in whole]
+        return min(ends, key=lambda end: weigh(self.cost(end)), default=self.own)
 
     def _note(self, found: dict[str, Alternative], selection: Selection) -> None:
         program = self.decode(selection)

@@ -245,7 +245,7 @@ def test_a_value_that_cancels_loses_its_axes() -> None:
 
 
 def test_a_factor_that_loses_a_summed_axis_counts_as_a_multiple() -> None:
-    """Found by a random program: `where(c, s, s)` is `s`, which has no axis i, under a sum over i."""
+    """Found by a random program: `where(c, s, s)` is `s`, which has no axis i, in a sum over i."""
     i, j, k = forms.axes(i=3, j=2, k=2)
     m = load("m", i, j)
     s = forms.total(i, m)
@@ -258,6 +258,19 @@ def test_a_factor_that_loses_a_summed_axis_counts_as_a_multiple() -> None:
     for other in found:
         sums = [n for n in other.program.nodes if isinstance(n, Reduce)]
         assert other is found[0] or all(set(n.axes) <= set(n.body.axes_free) for n in sums)
+        np.testing.assert_allclose(evaluate(other.program, inputs)[0], evaluate(p, inputs)[0])
+
+
+def test_a_sum_of_what_cancels_mentions_no_lost_axis() -> None:
+    """Found by a random program: `(s - s)^2` is 0, which has no axis j, in a sum over j."""
+    i, j = forms.axes(i=2, j=2)
+    m = load("m", i, j)
+    square = forms.total(i, mul(m, m))
+    nothing = forms.total(j, op("integer_pow", forms.sub(square, square), parameter=2))
+    p = program("nothing", forms.total(i, forms.add(load("v", i), nothing)))
+    inputs = forms.inputs(p)
+    for other in alternatives(p):
+        check_program(other.program)
         np.testing.assert_allclose(evaluate(other.program, inputs)[0], evaluate(p, inputs)[0])
 
 
