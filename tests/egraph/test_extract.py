@@ -14,7 +14,7 @@ from prism_jax.egraph.language import encode
 from prism_jax.egraph.run import saturate
 from prism_jax.ir.check import check_program
 from prism_jax.ir.evaluate import evaluate
-from prism_jax.ir.nodes import Axis, Pointwise, Reduce
+from prism_jax.ir.nodes import Axis, Const, Pointwise, Reduce
 from prism_jax.ir.program import Program
 from tests.egraph import forms
 from tests.egraph.forms import Maker, dot, load, mul, op, program, softmax
@@ -267,7 +267,9 @@ def test_a_sum_of_what_cancels_mentions_no_lost_axis() -> None:
     m = load("m", i, j)
     square = forms.total(i, mul(m, m))
     nothing = forms.total(j, op("integer_pow", forms.sub(square, square), parameter=2))
-    p = program("nothing", forms.total(i, forms.add(load("v", i), nothing)))
+    which = Reduce("argmax", (i,), nothing, None, "int32")
+    first = Pointwise("eq", (which, Const(0, "int32")))
+    p = program("nothing", forms.total(i, op("where", first, load("t"), load("v", i))))
     inputs = forms.inputs(p)
     for other in alternatives(p):
         check_program(other.program)
