@@ -143,12 +143,14 @@ class _Extractor(Chooser):
             lambda c: c.seconds,
             lambda c: c.seconds + OPERAND_PENALTY * c.operands / peak,
         ]
-        found = [self._best(allowed, weigh) for weigh in weights for allowed in without]
-        return [*found, self._best(without[0], lambda c: c.flops + 1e-3 * c.bytes)]
+        wanted = [(allowed, weigh) for weigh in weights for allowed in without]
+        wanted.append((without[0], lambda c: c.flops + 1e-3 * c.bytes))
+        found = [self._best(*one) for one in wanted]
+        return [selection for selection in found if selection is not None]
 
-    def _best(self, allowed: Allowed, weigh: Weigh) -> Selection:
+    def _best(self, allowed: Allowed, weigh: Weigh) -> Selection | None:
         """The better of two: the greedy choice, and the user's program, both improved. The second
-        keeps shared terms shared, which a greedy choice does not see.
+        keeps shared terms shared, which a greedy choice does not see. None if there is neither.
         """
         fitting = self.choose(allowed, weigh, self.own) or {}
         # Not every node of the user is an option: `x - x` mentions axes that its class has not.
@@ -156,7 +158,7 @@ class _Extractor(Chooser):
         starts = [{**fitting, **offered}, self.choose(allowed, weigh) or {}]
         whole = [start for start in starts if self.walk(start) is not None]
         ends = [self.improve(start, allowed, weigh) for start in whole]
-        return min(ends, key=lambda end: weigh(self.cost(end)), default=self.own)
+        return min(ends, key=lambda end: weigh(self.cost(end)), default=None)
 
     def _note(self, found: dict[str, Alternative], selection: Selection) -> None:
         program = self.decode(selection)
