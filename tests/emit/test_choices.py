@@ -16,7 +16,18 @@ from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Tensor, at
 from prism_jax.ir.rewrite import replace as substitute
 from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, Loop
 
-from .graphs import Case, attention, attention_split, cases, gatedmlp, mul, op, store
+from .graphs import (
+    Case,
+    attention,
+    attention_split,
+    cases,
+    gatedmlp,
+    logsumexp,
+    mul,
+    op,
+    rbf,
+    store,
+)
 from .harness import agree, expected, inputs, interpreted
 
 
@@ -138,3 +149,20 @@ def test_warps_and_stages_reach_the_source() -> None:
     (kernel,) = emit(case.sgraph, case.sizes, [Schedule(8, 5)])
     assert (kernel.source.num_warps, kernel.source.num_stages) == (8, 5)
     assert np.prod(kernel.grid) == 2
+
+
+@pytest.mark.parametrize("depth", [64, 40])
+def test_long_products_without_a_matrix_unit_are_cut_up(depth: int) -> None:
+    case = rbf(70, 64, depth, 4, "float32").tiles(T_i=64, T_j=64)
+    given = {name: value / np.float32(8) for name, value in inputs(case).items()}
+    assert "range(0, " + str(depth) + ", 16)" in text(case, Schedule())
+    agree(case, interpreted(case, given, Schedule()), expected(case, given), "float32")
+
+
+def test_what_only_a_reduced_axis_makes_large_is_never_built() -> None:
+    for depth in (8, 40):
+        case = logsumexp(70, 64, depth, "float32").tiles(T_i=16, T_j=32)
+        given = {name: value / np.float32(4) for name, value in inputs(case).items()}
+        assert "[i, d, j]" not in text(case, Schedule())
+        assert "[i, j, d]" not in text(case, Schedule())
+        agree(case, interpreted(case, given, Schedule()), expected(case, given), "float32")

@@ -16,20 +16,26 @@ from typing import TYPE_CHECKING
 from prism_jax.emit.triton import access
 from prism_jax.emit.triton.precision import DotPrecision, dot_precision
 from prism_jax.emit.triton.spans import Key
-from prism_jax.ir.nodes import Load, Node, Pointwise, Precision
+from prism_jax.ir.nodes import Iota, Load, Node, Pointwise, Precision
+from prism_jax.ir.program import walk
 
 if TYPE_CHECKING:
     from prism_jax.emit.product import Sides
     from prism_jax.emit.triton.tiles import Env, Tiles, Value
 
-__all__ = ["accumulate", "dot"]
+__all__ = ["CHUNK", "accumulate", "dot", "times_rest", "too_long"]
+
+LONGEST = 1024
+"""Multiply-adds of one thread that are written out, where no matrix unit does them."""
+CHUNK = 16
+"""Elements of the summed axis in one piece of a longer product."""
 
 
 def dot(tiles: Tiles, found: Sides, env: Env, precision: Precision | None, comment: str) -> Value:
     """The product as a tile of its own."""
     text, dims, depth, _ = _text(tiles, found, env, precision, None)
     made = tiles.assign("dot", text, dims, "float32", depth, comment)
-    made = _times_rest(tiles, made, found.rest, env)
+    made = times_rest(tiles, made, found.rest, env)
     return tiles.permuted(made, tiles.sorted(made.dims))
 
 
@@ -52,7 +58,27 @@ def accumulate(
     return f"{base} + {tiles.align(product, dims)}"
 
 
-def _times_rest(tiles: Tiles, value: Value, rest: Sequence[Node], env: Env) -> Value:
+def too_long(tiles: Tiles, found: Sides, env: Env, precision: Precision | None) -> bool:
+    """Whether the product is computed without the matrix unit and is too large to be written out,
+    and whether it can be cut: its operands can be loaded piece by piece.
+    """
+    allowed = dot_precision(precision, tiles.compute)
+    if allowed is None or allowed.input_precision != "ieee" or len(found.k) != 1 or found.rest:
+        return False
+    (axis,) = found.k
+    if tiles.span(axis, env).key != ("held", axis.name) or found.batch:
+        return False
+    work = 1
+    for key in tiles.dims((*found.m, *found.k, *found.n), env):
+        work *= tiles.width(key)
+    if work <= LONGEST * tiles.threads or int(axis.size) <= CHUNK:
+        return False
+    nodes = walk((*found.left, *found.right))
+    return all(axis not in n.axes_free or isinstance(n, Load | Iota | Pointwise) for n in nodes)
+
+
+def times_rest(tiles: Tiles, value: Value, rest: Sequence[Node], env: Env) -> Value:
+    """The value times factors that have no summed axis."""
     for node in rest:
         factor = tiles.number(node, env)
         dims = tiles.sorted((*value.dims, *factor.dims))

@@ -75,7 +75,9 @@ class _Writer:
         narrow = all(t.dtype not in ("float32", "float64") for t in kernel.reads)
         exp2 = bool(getattr(schedule, "exp2", narrow))
         self.cut = bool(getattr(schedule, "cut", False))
-        self.tiles = Tiles(compute, self.layout, self.pointers, self.names, exp2)
+        self.tiles = Tiles(
+            compute, self.layout, self.pointers, self.names, exp2, 32 * schedule.num_warps
+        )
 
     def run(self) -> EmittedKernel:
         tiles, kernel = self.tiles, self.kernel

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 from prism_jax.emit.triton import contractions
 from prism_jax.emit.triton.describe import describe
 from prism_jax.emit.triton.operators import REDUCERS, literal, tl_dtype
-from prism_jax.emit.triton.spans import Key
+from prism_jax.emit.triton.spans import Dimension, Key
 from prism_jax.ir.nodes import REAL, Axis, Iota, Load, Node, Pointwise, Reduce
 from prism_jax.ir.ops import MONOIDS
 
 if TYPE_CHECKING:
+    from prism_jax.emit.product import Sides
     from prism_jax.emit.triton.tiles import Env, Span, Tiles, Value
 
 __all__ = [
@@ -46,6 +47,8 @@ def reduce(tiles: Tiles, node: Reduce, env: Env) -> Value:
     where = {a: s.key for a, s in inner.items()}
     found = tiles.layout.products.get(tiles.layout.site(node, node.body.axes_free, where))
     if found is not None:
+        if contractions.too_long(tiles, found, inner, node.precision):
+            return _in_chunks(tiles, node, found, inner)
         return contractions.dot(tiles, found, inner, node.precision, describe(node))
     plain = len(node.axes) == 1 and not node.monoid.startswith("arg")
     if plain and spreads(tiles, node.body, node.axes[0], inner):
@@ -108,6 +111,29 @@ def _one_by_one(tiles: Tiles, node: Reduce, env: Env) -> Value:
     body, tiles.scope = tiles.scope, outer
     outer.block(f"for {step} in range({size}):", body)
     return total
+
+
+def _in_chunks(tiles: Tiles, node: Reduce, found: Sides, env: Env) -> Value:
+    """A product without a matrix unit as a loop over pieces of its summed axis: written out whole,
+    it would be thousands of instructions.
+    """
+    (axis,) = node.axes
+    held = tiles.layout.held(axis)
+    key = ("chunk", axis.name)
+    dimension = Dimension(key, axis, contractions.CHUNK, contractions.CHUNK)
+    tiles.layout.dimensions[key] = dimension
+    tiles.layout.order[key] = tiles.layout.order[held.key]
+    dims = tiles.sorted((*tiles.dims(found.m, env), *tiles.dims(found.n, env)))
+    outer, text = tiles.scope, f"tl.zeros({tiles.shape(dims)}, tl.float32)"
+    total = tiles.assign("dot", text, dims, "float32", outer.depth, describe(node))
+    start = tiles.names.new(f"{axis.name}_start")
+    tiles.scope = outer.child()
+    inside = {**env, axis: tiles.open(dimension, start, tiles.scope.depth)}
+    made = contractions.accumulate(tiles, found, inside, node.precision, dims, total.text)
+    tiles.scope.add(f"{total.text} = {made}")
+    body, tiles.scope = tiles.scope, outer
+    outer.block(f"for {start} in range(0, {held.size}, {contractions.CHUNK}):", body)
+    return contractions.times_rest(tiles, total, found.rest, env)
 
 
 def combined(

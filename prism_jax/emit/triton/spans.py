@@ -12,6 +12,7 @@ transposes of computed values.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -31,6 +32,9 @@ Where: TypeAlias = Mapping[Axis, Key]
 """The dimension that each axis is at some place; axes not mentioned are held."""
 
 DOT_MINIMUM = 16
+"""Lanes of each side of a product."""
+
+WARP_GROUP_ROWS = 64
 
 
 def power_of_two(n: int) -> int:
@@ -112,6 +116,10 @@ class _Product:
     stored: bool
 
 
+def _lanes(dims: Sequence[Dimension]) -> int:
+    return math.prod(dim.width for dim in dims)
+
+
 class _Planner:
     def __init__(self, kernel: Kernel, compute: str, products: str) -> None:
         self.kernel, self.compute, self.wanted = kernel, compute, products
@@ -136,6 +144,7 @@ class _Planner:
                     self.layout.at(axis, where)
         for dot in self.dots:
             self._widen(dot)
+        self._even()
         self._rank(grid)
         return self.layout
 
@@ -229,6 +238,29 @@ class _Planner:
                 lanes *= dim.width
             if lanes < DOT_MINIMUM:
                 dims[-1].width *= DOT_MINIMUM // lanes
+
+    def _even(self) -> None:
+        """Gives products that share an operand equally many columns, where the narrow one's are
+        held.
+
+        Triton 3.6 reads shared memory out of bounds, or wrong values, where one tile of 64 rows or
+        more is the left operand of two products of different widths (seen on an H100).
+        """
+        together: dict[tuple[Node, ...], list[list[Dimension]]] = {}
+        for dot in self.dots:
+            found = dot.found
+            for shared, rows, columns in (
+                (found.left, found.m, found.n),
+                (found.right, found.n, found.m),
+            ):
+                if _lanes([self.layout.at(a, dot.where) for a in rows]) >= WARP_GROUP_ROWS:
+                    own = [self.layout.at(a, dot.where) for a in columns]
+                    together.setdefault(shared, []).append(own)
+        for groups in together.values():
+            widest = max(_lanes(dims) for dims in groups)
+            for dims in groups:
+                if _lanes(dims) < widest and dims[-1].key[0] == "held":
+                    dims[-1].width *= widest // _lanes(dims)
 
     # --- the order of dimensions ----------------------------------------------------------------
 

@@ -66,6 +66,7 @@ class Tiles:
       layout: widths and order of all dimensions, and which products are `tl.dot`.
       pointers: name of the pointer of each tensor.
       exp2: write exp(x) as exp2(x * log2(e)), with constants of x folded into the factor.
+      threads: of one block.
       carried: value of each accumulator by name and phase, as far as it has one now.
       helpers: names of the helper functions called so far.
       holds: a selection whose mask is true everywhere in the loop that is open.
@@ -76,6 +77,7 @@ class Tiles:
     pointers: Mapping[str, str]
     names: Names
     exp2: bool = False
+    threads: int = 128
     scope: Scope[Value] = field(default_factory=lambda: Scope[Value]())
     carried: dict[tuple[str, str], Value] = field(default_factory=dict[tuple[str, str], Value])
     spans: dict[Key, Span] = field(default_factory=dict[Key, Span])
