@@ -17,7 +17,6 @@ works on one matrix at a time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,7 +24,7 @@ import numpy.typing as npt
 
 from prism_jax.device import Device
 from prism_jax.ir.forms import Form, Number, forms, is_product
-from prism_jax.ir.nodes import Axis, Load, Pointwise, Reduce, Size
+from prism_jax.ir.nodes import Axis, Pointwise, Reduce, Size
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel
 
@@ -35,7 +34,6 @@ MAX_LOOP_TILE = 4096
 MIN_LOOP_TILE = 16
 MAX_SPLIT = 64
 MAX_BLOCKS = 2**24
-SHALLOW_SUM, SHALLOW_TILE = 16, 32
 
 
 def largest_grid_tile(device: Device) -> int:
@@ -77,26 +75,10 @@ def batch_axes(kernel: Kernel) -> frozenset[Axis]:
     return frozenset(found - loops)
 
 
-def shallow_axes(kernel: Kernel) -> frozenset[Axis]:
-    """Axes of a computed factor whose matrix product sums over few elements.
-
-    Triton 3.6 multiplies such a factor out of registers where its tile has 64 rows or more, and for
-    sums of 16 elements reads shared memory out of bounds (seen on an H100, also as wrong results).
-    """
-    found: set[Axis] = set()
-    for node in walk(kernel.roots):
-        if isinstance(node, Reduce) and is_product(node.body):
-            summed = [a.size for a in node.axes if isinstance(a.size, int)]
-            if math.prod(summed) <= SHALLOW_SUM:
-                computed = [f for f in node.body.children if not isinstance(f, Load)]
-                found.update(a for f in computed for a in f.axes_free if a not in node.axes)
-    return frozenset(found)
-
-
 def choices(kernel: Kernel, device: Device) -> dict[str, list[int]]:
     """The values that each symbol may take."""
     found: dict[str, list[int]] = {}
-    batch, shallow = batch_axes(kernel), shallow_axes(kernel)
+    batch = batch_axes(kernel)
 
     def extent(size: Size) -> int:
         return size if isinstance(size, int) else MAX_SPLIT
@@ -106,8 +88,6 @@ def choices(kernel: Kernel, device: Device) -> dict[str, list[int]]:
             top = min(largest_grid_tile(device), power_of_two(extent(grid.axis.size)))
             if grid.axis in batch:
                 top = 1
-            elif grid.axis in shallow and device.kind == "gpu":
-                top = min(top, SHALLOW_TILE)
             found[grid.tile] = [1 << n for n in range(top.bit_length())]
     for loop in kernel.all_loops:
         if isinstance(loop.tile, str):
