@@ -24,6 +24,7 @@ from prism_jax.verify.modular import (
     POSITIVE,
     UNWRITTEN,
     exponent_of,
+    log_table,
     mix,
     name_hash,
     power,
@@ -64,7 +65,6 @@ class Arithmetic:
         self.signs: dict[tuple[int, int], int] = {}
         self.fractions: dict[tuple[int, int], Fraction] = {}
         self.met: set[Met] = set()
-        self._logs: tuple[Array, Array] | None = None
 
     def const(self, value: bool | int | float, sort: str) -> Array:
         """A number, as a value; floats that are close to a small fraction are that fraction."""
@@ -175,6 +175,15 @@ class Arithmetic:
         nan = (a["p"] == NAN) | (b["p"] == NAN)
         return np.where(nan, self.code(NAN), best) if nan.any() else best
 
+    def extreme_of(self, monoid: str, x: Array) -> Array:
+        """The maximum or minimum along the last dimension; a NaN wins."""
+        key = self.key(x)
+        self.meet("a maximum or minimum", key)
+        place = (np.argmax if monoid == "max" else np.argmin)(key, axis=-1)
+        best = np.take_along_axis(x, place[..., None], -1)[..., 0]
+        nan = (x["p"] == NAN).any(-1)
+        return np.where(nan, self.code(NAN), best) if nan.any() else best
+
     def _exp(self, x: Array, two: bool) -> Array:
         finite = x["p"] >= ABSENT
         if (finite & (x["q"] == ABSENT)).any():
@@ -196,20 +205,15 @@ class Arithmetic:
             p == NEGATIVE
         ).any():
             raise Redraw
-        values, places = self._log_table()
+        if self.q > 1 << 20:
+            raise Outside("log in a field that is too large for a table")
+        values, places = log_table(self.q)
+        of_root = int(places[np.searchsorted(values, self.root)])
         found = places[np.searchsorted(values, np.where(finite, p, 1))]
+        found = found * pow(of_root, -1, self.q) % self.q
         result = self.pair(np.full(np.shape(p), ABSENT), found)
         special = np.where(p == 0, self.code(NEGATIVE), x)
         return np.where(finite, result, special)
-
-    def _log_table(self) -> tuple[Array, Array]:
-        if self._logs is None:
-            if self.q > 1 << 20:
-                raise Outside("log in a field that is too large for a table")
-            values = power(np.int64(self.root), np.arange(self.q), self.p)
-            places = np.argsort(values)
-            self._logs = values[places], places
-        return self._logs
 
     def _power(self, op: str, parameter: Parameter, x: Array) -> Array:
         if (x["p"] < ABSENT).any():

@@ -116,10 +116,10 @@ def rebuild(atom: Atom, inside: Callable[[Poly], Poly]) -> Poly:
     if atom.kind == "axis":
         return of(atom)
     if atom.kind == "sum":
-        body, bound = _opened(atom)
+        body, bound = opened(atom)
         return sum_over(bound, inside(body))
     if atom.kind == "reduce":
-        body, bound = _opened(atom)
+        body, bound = opened(atom)
         return reduce_over(str(atom.fields[0]), bound, inside(body), *atom.fields[2:])
     fields = tuple(_map(f, inside) for f in atom.fields)
     maker = MAKERS.get(atom.kind)
@@ -146,7 +146,7 @@ def _axis(field: Field) -> Axis:
     return field
 
 
-def _opened(atom: Atom) -> tuple[Poly, tuple[Axis, ...]]:
+def opened(atom: Atom) -> tuple[Poly, tuple[Axis, ...]]:
     """The body of a binder with its axes renamed to names that nothing else has."""
     body = atom.fields[0] if atom.kind == "sum" else atom.fields[1]
     inside = body if isinstance(body, Poly) else Poly(((_mono(body), Fraction(1)),))
@@ -175,7 +175,7 @@ def _sum_mono(axes: tuple[Axis, ...], mono: Mono) -> Poly:
             total = Poly(((rest, Fraction(1)),))
             more: tuple[Axis, ...] = ()
             for _ in range(int(e)):
-                body, fresh = _opened(atom)
+                body, fresh = opened(atom)
                 total, more = times(total, body), (*more, *fresh)
             return sum_over((*axes, *more), total)
     factors, axes = _without_parts(list(mono.factors), axes)
@@ -243,7 +243,7 @@ def reduce_over(monoid: str, axes: Sequence[Axis], body: Poly, *more: Field) -> 
         return of(atom)
     nested = sole_atom(body)
     if nested is not None and nested.kind == "reduce" and nested.fields[0] == monoid:
-        inside, fresh = _opened(nested)
+        inside, fresh = opened(nested)
         return reduce_over(monoid, (*axes, *fresh), inside, *more)
     return of(_reduce_atom(monoid, axes, body, more))
 
@@ -258,8 +258,8 @@ def _extreme(monoid: str, axes: tuple[Axis, ...], body: Poly) -> Poly:
     inner = scale(inner, 1 / lead)
     atom = sole_atom(inner)
     if atom is not None and atom.kind == "reduce" and atom.fields[0] == monoid:
-        opened, fresh = _opened(atom)
-        return plus(outside, scale(_extreme(monoid, (*axes, *fresh), opened), lead))
+        inside, fresh = opened(atom)
+        return plus(outside, scale(_extreme(monoid, (*axes, *fresh), inside), lead))
     inner, axes = _whole(inner, axes)
     used = tuple(a for a in axes if a in inner.axes)  # the maximum of a constant is the constant
     if not used:
@@ -336,6 +336,15 @@ def _named(axes: tuple[Axis, ...], body: Poly, height: int) -> tuple[Poly, tuple
             best = (found, names)
     assert best is not None
     return best
+
+
+def anonymous(poly: Poly) -> Poly:
+    """The polynomial with its free axes renamed in an order that depends on how they occur only."""
+    axes = tuple(sorted(poly.axes))
+    if not axes:
+        return poly
+    heights = [a.height for m, _ in poly.terms for a, _ in m.factors]
+    return _named(axes, poly, 1 + max(heights, default=0))[0]
 
 
 def _shape(field: Field, axis: Axis, bound: frozenset[Axis]) -> str:

@@ -2,7 +2,8 @@
 
 In: a program, the sGraph of a plan with its sizes, and (where the device is there) the reference
 and the candidate as functions. Out: an `Evidence` with the result of each layer. Invariant: it is
-`accepted` only if no layer rejects and at least two layers apply.
+`accepted` only if no layer rejects and at least two layers apply; where the proof finds an
+exponential that nothing bounds (`bounded`), the contract must be one of them.
 
 | layer | applies unless | rejects |
 |---|---|---|
@@ -69,8 +70,15 @@ class Evidence:
 
     @property
     def accepted(self) -> bool:
-        """No layer rejects, and at least two apply."""
-        return not self.rejected_by and len(self.layers) >= NEEDED_LAYERS
+        """No layer rejects and two apply, the contract one of them where the proof asks."""
+        enough = len(self.layers) >= NEEDED_LAYERS and not self._wants_contract
+        return not self.rejected_by and enough
+
+    @property
+    def _wants_contract(self) -> tuple[str, ...]:
+        """Exponentials that only the contract can vouch for, where it has not been run."""
+        asked = self.proof.unbounded if isinstance(self.proof, Proof) else ()
+        return asked if self.contract is None else ()
 
     passed = accepted
 
@@ -92,6 +100,9 @@ class Evidence:
         }
         if self.rejected_by:
             return "; ".join(f"{layer}: {reasons[layer]}" for layer in self.rejected_by)
+        if self._wants_contract:
+            where = self._wants_contract[0]
+            return f"an exponential in {where} may overflow, and the contract was not run"
         missing = [
             f"{layer}: {reasons[layer]}" for layer in ("proof", "field") if layer not in self.layers
         ]

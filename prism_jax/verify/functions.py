@@ -68,10 +68,21 @@ def infinity(sign: int) -> Poly:
     return scale(of(INFINITY), sign)
 
 
+def nan() -> Poly:
+    """NaN: like an infinity, only the other branch of a choice."""
+    return of(Atom("infinity", ("nan",)))
+
+
+def _direction(poly: Poly) -> int:
+    """The sign of an infinity, 0 for NaN."""
+    [(mono, c)] = poly.terms
+    return 0 if mono.factors[0][0].fields[0] == "nan" else 1 if c > 0 else -1
+
+
 def exponential(poly: Poly) -> Poly:
     """exp(poly), as a product of powers of exponentials of monomials."""
     if is_infinite(poly):
-        return ZERO if poly.terms[0][1] < 0 else poly
+        return ZERO if _direction(poly) < 0 else poly
     parts: list[Poly] = []
     for mono, c in poly.terms:
         atom = mono.factors[0][0] if len(mono.factors) == 1 and mono.factors[0][1] == 1 else None
@@ -80,9 +91,29 @@ def exponential(poly: Poly) -> Poly:
             parts += [indicator(condition), exponential(scale(body, c))]
         elif atom is not None and atom.kind == "log":
             parts.append(power(_poly(atom.fields[0]), c))
+        elif any(may_be_infinite(a) for a, _ in mono.factors):
+            raise Unproven("an exponential of a value that a mask makes infinite")
         else:
             parts.append(of(Atom("exp", (mono,)), c))
     return times(*parts)
+
+
+def may_be_infinite(atom: Atom) -> bool:
+    """Whether a mask can make the value infinite: one masked element is enough.
+
+    A maximum of masked elements is finite where one of them is not masked, which is assumed.
+    """
+    if atom.kind == "masked":
+        return True
+    if atom.kind == "sum":
+        inside = atom.fields[0]
+        return isinstance(inside, Mono) and any(may_be_infinite(a) for a, _ in inside.factors)
+    if atom.kind == "reduce" and atom.fields[0] in ("max", "min"):
+        sign = -1 if atom.fields[0] == "max" else 1
+        body = _poly(atom.fields[1])
+        choices = [(a, c) for m, c in body.terms for a, _ in m.factors if a.kind == "masked"]
+        return any(_sign(a) * c * sign < 0 for a, c in choices)
+    return False
 
 
 def _sign(atom: Atom) -> int:
@@ -98,8 +129,10 @@ def _poly(field: Field) -> Poly:
 
 def logarithm(poly: Poly) -> Poly:
     """log(poly), with positive factors split off."""
-    if not poly.terms or is_infinite(poly):
-        return infinity(1 if poly.terms else -1)
+    if not poly.terms:
+        return infinity(-1)
+    if is_infinite(poly):
+        return poly
     c, common, rest = content(poly, False)
     term = single(rest)
     outside = common
@@ -148,10 +181,10 @@ def _offset(poly: Poly) -> Fraction:
 
 
 def masked(condition: Poly, body: Poly, sign: int) -> Poly:
-    """body where the condition holds, else an infinity of that sign."""
+    """body where the condition holds, else an infinity of that sign (0: NaN)."""
     known = constant(condition)
     if known is not None:
-        return body if known else infinity(sign)
+        return body if known else infinity(sign) if sign else nan()
     if is_infinite(body):
         raise Unproven("a choice between infinities")
     lead = abs(body.terms[0][1]) if body.terms else Fraction(1)
@@ -168,9 +201,9 @@ def choose(condition: Poly, a: Poly, b: Poly) -> Poly:
     if is_infinite(a) and is_infinite(b):
         raise Unproven("a choice between infinities")
     if is_infinite(b):
-        return masked(condition, a, 1 if b.terms[0][1] > 0 else -1)
+        return masked(condition, a, _direction(b))
     if is_infinite(a):
-        return masked(negation(condition), b, 1 if a.terms[0][1] > 0 else -1)
+        return masked(negation(condition), b, _direction(a))
     return plus(times(indicator(condition), minus(a, b)), b)
 
 
@@ -218,7 +251,7 @@ def extreme(op: str, a: Poly, b: Poly) -> Poly:
     worst = -1 if op == "max" else 1
     for one, other in ((a, b), (b, a)):
         if is_infinite(one):
-            return other if (one.terms[0][1] > 0) == (worst > 0) else one
+            return other if _direction(one) == worst else one
     args = {p.key: p for x in (a, b) for p in _flat(op, x)}
     if len(args) == 1:
         return a

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from fractions import Fraction
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -56,6 +57,14 @@ def power(base: Array, exponent: Array, modulus: int) -> Array:
         base = base * base % modulus
         exponent = exponent >> 1
     return result
+
+
+@cache
+def log_table(q: int) -> tuple[Array, Array]:
+    """The powers of 4 (a generator of the squares) modulo 2q + 1, sorted, and their exponents."""
+    values = power(np.int64(4), np.arange(q), 2 * q + 1)
+    places = np.argsort(values)
+    return values[places], places
 
 
 def name_hash(text: str) -> int:

@@ -47,12 +47,14 @@ from prism_jax.verify.functions import (
     infinity,
     ln2,
     logarithm,
+    nan,
     negation,
 )
 from prism_jax.verify.modular import rational
 from prism_jax.verify.terms import (
     UNIT,
     Field,
+    Illegal,
     Poly,
     Unproven,
     axis_value,
@@ -105,6 +107,8 @@ class Normal:
     carried: dict[tuple[str, str], Definition] = field(
         default_factory=dict[tuple[str, str], Definition]
     )
+    inputs: frozenset[Tensor] | None = None
+    """The tensors that may be read without having been written; None: any."""
     assumptions: set[str] = field(default_factory=set[str])
     _memo: dict[Node, Poly] = field(default_factory=dict[Node, Poly])
 
@@ -148,6 +152,8 @@ class Normal:
     def _load(self, node: Load) -> Poly:
         indices = [self.index(i) for i in node.index]
         made = self.tensors.get(node.tensor.name)
+        if made is None and self.inputs is not None and node.tensor not in self.inputs:
+            raise Illegal(f"{node.tensor.name} is read before it is written")
         fill = self._memo[node.fill] if node.fill is not None else number(0)
         if made is not None:
             value = made.at(indices, node.tensor)
@@ -190,7 +196,8 @@ class Normal:
         if not (isinstance(test, Pointwise) and test.op == "ne" and isinstance(other, Const)):
             return None
         part, bound = test.args
-        if not (isinstance(part, Load) and part.tensor.name in self.tensors):
+        handed = isinstance(part, Load) and part.tensor.name in self.tensors
+        if not handed and not isinstance(part, Carried):
             return None
         if not (isinstance(bound, Const) and math.isinf(float(bound.value))):
             return None
@@ -229,7 +236,7 @@ def _const(node: Const) -> Poly:
         return number(int(node.value))
     value = float(node.value)
     if math.isnan(value):
-        raise Unproven("a NaN")
+        return nan()
     if math.isinf(value):
         return infinity(1 if value > 0 else -1)
     for exact, whole in ((math.log(2.0), Fraction(1)), (1 / math.log(2.0), Fraction(-1))):

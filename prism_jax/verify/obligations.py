@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from prism_jax.ir.sgraph import Accumulator
 from prism_jax.verify.algebra import minus, nonnegative, plus, times
 from prism_jax.verify.binders import replace
+from prism_jax.verify.bounded import running
 from prism_jax.verify.functions import indicator
 from prism_jax.verify.terms import UNIT, Atom, Illegal, Poly, element, of
 
@@ -89,12 +90,12 @@ def _step(acc: Accumulator, summand: Poly, rescale: Poly, where: str) -> None:
 
 
 def _old(atom: Atom) -> Poly | None:
-    name = atom.fields[0]
-    if atom.kind == "element" and isinstance(name, str) and name.startswith("new "):
-        indices = atom.fields[1]
-        assert isinstance(indices, tuple)
-        return element(f"old {name[4:]}", indices)
-    return None
+    name = running(atom, "new ")
+    if name is None:
+        return None
+    indices = atom.fields[1]
+    assert isinstance(indices, tuple)
+    return element(f"old {name}", indices)
 
 
 def _running(poly: Poly, prefix: str) -> list[str]:
@@ -102,11 +103,11 @@ def _running(poly: Poly, prefix: str) -> list[str]:
     found: list[str] = []
 
     def look(atom: Atom) -> Poly | None:
-        name = atom.fields[0]
-        if atom.kind == "element" and isinstance(name, str) and name.startswith(prefix):
-            found.append(name[len(prefix) :])
-            return of(atom)
-        return None
+        name = running(atom, prefix)
+        if name is None:
+            return None
+        found.append(name)
+        return of(atom)
 
     replace(poly, look)
     return found

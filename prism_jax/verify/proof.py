@@ -24,7 +24,8 @@ from fractions import Fraction
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Kernel, SGraph
 from prism_jax.verify.algebra import is_infinite, minus, times
-from prism_jax.verify.normal import Definition
+from prism_jax.verify.bounded import arguments, shape_key
+from prism_jax.verify.normal import Definition, Normal
 from prism_jax.verify.shrink import as_sgraph
 from prism_jax.verify.terms import Atom, Illegal, Poly, Unproven, of
 from prism_jax.verify.translate import Step, Translation
@@ -42,6 +43,8 @@ class Proof:
     """Digest of the program."""
     sgraph: str
     """Digest of the sGraph."""
+    unbounded: tuple[str, ...]
+    """Where exponentials stand that may overflow although the program's do not."""
     seconds: float
 
     @property
@@ -52,6 +55,7 @@ class Proof:
     def __str__(self) -> str:
         head = f"proof for all sizes: {len(self.steps)} steps, {self.seconds * 1e3:.1f} ms"
         notes = [f"  assuming that {a}" for a in self.assumptions]
+        notes += [f"  not shown to be bounded: an exponential in {u}" for u in self.unbounded]
         return "\n".join([head, *(f"  {step}" for step in self.steps), *notes])
 
     def to_json(self) -> str:
@@ -63,7 +67,8 @@ class Proof:
         """The value that `to_json` wrote."""
         data = json.loads(text)
         steps = tuple(Step(**s) for s in data["steps"])
-        return Proof(**data | {"steps": steps, "assumptions": tuple(data["assumptions"])})
+        lists = {k: tuple(data[k]) for k in ("assumptions", "unbounded")}
+        return Proof(**data | {"steps": steps} | lists)
 
 
 @dataclass(frozen=True)
@@ -98,15 +103,16 @@ def prove(program: Program, other: SGraph | Program) -> Proof | Refusal:
     """Proves that the two give equal outputs for equal inputs, or says what it cannot prove."""
     start = time.perf_counter()
     graph = as_sgraph(other) if isinstance(other, Program) else other
-    translation = Translation()
+    plain = Translation(Normal(inputs=frozenset(program.inputs)))
+    translation = Translation(Normal(inputs=frozenset(graph.inputs)))
     try:
         _signature(program, graph)
+        translation.own = _own(plain, program)
         for node in graph.nodes:
             if isinstance(node, Kernel):
                 translation.kernel(node)
             else:
                 translation.library(node)
-        plain = Translation()
         for store, tensor in zip(program.outputs, graph.outputs, strict=True):
             expected = plain.define(store)
             given = translation.normal.tensors.get(tensor.name)
@@ -120,7 +126,12 @@ def prove(program: Program, other: SGraph | Program) -> Proof | Refusal:
         return Refusal(reason, tuple(translation.steps), isinstance(stop, Illegal))
     seconds = time.perf_counter() - start
     return Proof(
-        tuple(translation.steps), tuple(sorted(assumptions)), program.digest, graph.digest, seconds
+        tuple(translation.steps),
+        tuple(sorted(assumptions)),
+        program.digest,
+        graph.digest,
+        tuple(dict.fromkeys(translation.unbounded)),
+        seconds,
     )
 
 
@@ -128,6 +139,12 @@ def replay(proof: Proof, program: Program, other: SGraph | Program) -> bool:
     """Whether the proof's steps, repeated on this program and sGraph, give the recorded terms."""
     again = prove(program, other)
     return isinstance(again, Proof) and replace(again, seconds=proof.seconds) == proof
+
+
+def _own(plain: Translation, program: Program) -> frozenset[str]:
+    """The arguments of the program's own exponentials."""
+    terms = [a for store in program.outputs for a in arguments(store.value)]
+    return frozenset(shape_key(plain.normal.poly(a)) for a in terms)
 
 
 def _signature(program: Program, graph: SGraph) -> None:

@@ -93,6 +93,8 @@ class Residues(Arithmetic):
             key = self.key(flat)
             self.meet("an argmax", key)
             return np.argmax(key if monoid == "argmax" else -key, axis=-1)
+        if monoid in ("max", "min") and flat.shape[-1]:
+            return self.extreme_of(monoid, flat)
         if monoid == "sum" and not (flat["p"] < ABSENT).any():
             lost = {side: (flat[side] == ABSENT).any(-1) for side in ("p", "q")}
             p = np.where(lost["p"], ABSENT, flat["p"].sum(-1) % self.p)

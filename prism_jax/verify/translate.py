@@ -23,7 +23,7 @@ reduce over a loop that nothing depends on either, except the sum's own: sum_k c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prism_jax.ir.nodes import Axis, Index, Load, Node, Size, Store, Tensor
@@ -31,6 +31,7 @@ from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel, LibraryCall, Loop
 from prism_jax.verify.algebra import times
 from prism_jax.verify.binders import reduce_over, rename, replace, sum_over
+from prism_jax.verify.bounded import arguments, is_bounded, running
 from prism_jax.verify.functions import masked
 from prism_jax.verify.normal import Definition, Normal
 from prism_jax.verify.obligations import Symbol, check_cascade
@@ -55,6 +56,23 @@ class Translation:
 
     normal: Normal = field(default_factory=Normal)
     steps: list[Step] = field(default_factory=list[Step])
+    own: frozenset[str] = frozenset()
+    """Keys of the arguments of the program's own exponentials."""
+    unbounded: list[str] = field(default_factory=list[str])
+    """Exponentials of the candidate that nothing bounds, by where they stand."""
+
+    def exponentials(
+        self,
+        root: Node,
+        where: str,
+        settle: Callable[[Poly], Poly] = lambda p: p,
+        monoids: Mapping[str, str] | None = None,
+    ) -> None:
+        """Notes the exponentials of a term that may overflow."""
+        for argument in arguments(root):
+            poly = settle(self.normal.poly(argument))
+            if not is_bounded(poly, self.own, monoids or {}):
+                self.unbounded.append(where)
 
     def step(self, axiom: str, subject: str, value: Poly | None = None) -> None:
         """Records a step."""
@@ -64,6 +82,7 @@ class Translation:
         """A library call computes its terms."""
         made = {s.tensor.name: self.define(s) for s in call.stores}
         for store in call.stores:
+            self.exponentials(store.value, store.tensor.name)
             self.add(store.tensor, made[store.tensor.name])
             self.step(
                 "library", f"{store.tensor.name} by {call.library}", made[store.tensor.name].value
@@ -153,6 +172,7 @@ class _Kernel:
             raise Illegal(f"{where}: its steps are shared by {loop.split}, which is no grid axis")
         if loop.axis in {o.axis for o in outer}:
             raise Illegal(f"{where}: nested in itself")
+        outside = dict(self.normal.carried)
         for inner in loop.inner:
             self.loop(inner, (*outer, loop))
         before = dict(self.normal.carried)
@@ -173,6 +193,7 @@ class _Kernel:
             del self.normal.carried[name, "final"]
         for store in loop.stores:
             self.store(store, (*outer, loop))
+        self.normal.carried = outside  # what inner loops left belongs to one step
         for name, (_, _, final) in known.items():
             self.normal.carried[name, "final"] = final
         self.normal.forget()
@@ -199,6 +220,9 @@ class _Kernel:
                 self.normal.assumptions.add(note)
             self.t.step("cascade-initial", f"{where}: {acc.name}")
             self.t.step("cascade-step", f"{where}: {acc.name}", summand)
+        self.t.exponentials(
+            acc.summand, f"{where}: summand of {acc.name}", lambda p: _settled(p, known)
+        )
         final = self.final(loop, acc, _settled(summand, known))
         formal = Definition(tuple(((1, a),) for a in acc.axes), final)
         self.normal.carried[acc.name, "new"] = _symbol(acc, "new")
@@ -217,6 +241,9 @@ class _Kernel:
             self.normal.carried[name, "old"] = _symbol(earlier, "old")
         self.normal.forget()
         result = self.normal.poly(acc.rescale)
+        monoids = {name: earlier.monoid for name, (earlier, _, _) in known.items()}
+        where = f"{self.kernel.name}, loop over {loop.axis}: rescaling of {acc.name}"
+        self.t.exponentials(acc.rescale, where, monoids=monoids)
         for name in known:
             del self.normal.carried[name, "old"]
         self.normal.forget()
@@ -262,6 +289,7 @@ class _Kernel:
             if loop.split is not None:
                 raise Illegal(f"{name} is stored in a loop whose steps are shared")
         made = self.t.define(store)
+        self.t.exponentials(store.value, f"{self.kernel.name}: {name}")
         if name in self.written:
             raise Illegal(f"{name} is written twice")
         self.written[name] = (store.tensor, made)
@@ -281,10 +309,9 @@ def _mentions(poly: Poly, phase: str) -> bool:
     found: list[str] = []
 
     def look(atom: Atom) -> None:
-        name = atom.fields[0]
-        if atom.kind == "element" and isinstance(name, str) and name.startswith(f"{phase} "):
+        name = running(atom, f"{phase} ")
+        if name is not None:
             found.append(name)
-        return
 
     replace(poly, look)
     return bool(found)
@@ -294,10 +321,10 @@ def _settled(summand: Poly, known: Mapping[str, tuple[Accumulator, Poly, Definit
     """The summand with every running value replaced by the final one: cascade-final."""
 
     def change(atom: Atom) -> Poly | None:
-        name = atom.fields[0]
-        if atom.kind != "element" or not isinstance(name, str) or not name.startswith("new "):
+        name = running(atom, "new ")
+        if name is None or name not in known:
             return None
-        acc, _, final = known[name[4:]]
+        acc, _, final = known[name]
         indices = atom.fields[1]
         assert isinstance(indices, tuple)
         polys = [i for i in indices if isinstance(i, Poly)]

@@ -393,7 +393,10 @@ def _late(node: Load, n: int, index: Index) -> Load:
     assert isinstance(size, int)
     indices = (*node.index[:n], index, *node.index[n + 1 :])
     return Load(
-        node.tensor, indices, (*node.guard, Within(index, 0, size)), node.fill or Const(0, node.sort)
+        node.tensor,
+        indices,
+        (*node.guard, Within(index, 0, size)),
+        node.fill or Const(0, node.sort),
     )
 
 
@@ -417,6 +420,27 @@ def mutants(pairs: list[Pair]) -> Iterator[Mutant]:
                 if graph.digest not in seen:
                     seen.add(graph.digest)
                     yield Mutant(pair, kind, change, graph)
+
+
+def rewritten(graph: SGraph) -> Iterator[tuple[str, SGraph]]:
+    """Right variants: one operator at one place written otherwise."""
+    for place, (where, root) in enumerate(_places(graph)):
+        for node in walk([root]):
+            if not isinstance(node, Pointwise) or len(node.args) != 2:
+                continue
+            a, b = node.args
+            others: list[Node] = []
+            if node.op in ("add", "mul", "max", "min", "and", "or"):
+                others.append(Pointwise(node.op, (b, a)))
+            if node.sort == REAL and node.op == "sub":
+                others.append(Pointwise("add", (a, Pointwise("neg", (b,)))))
+            if node.sort == REAL and node.op == "div":
+                others.append(Pointwise("mul", (a, Pointwise("integer_pow", (b,), -1))))
+            if node.op in ("lt", "le", "gt", "ge"):
+                mirror = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}[node.op]
+                others.append(Pointwise(mirror, (b, a)))
+            for new in others:
+                yield f"{node.op} rewritten in the {where}", _at(graph, place, node, new)
 
 
 # ---- is it wrong?

@@ -9,6 +9,7 @@ import pytest
 
 from prism_jax.ir.nodes import Axis, Iota, Node
 from prism_jax.ir.sgraph import Kernel, SGraph
+from prism_jax.verify.evidence import verify
 from prism_jax.verify.proof import Proof, Refusal, prove, replay
 from tests.verify.build import add, div, exp, mul, op, out, program, red, square, sub, t, total
 from tests.verify.holes import HOLES
@@ -156,6 +157,63 @@ def test_a_sum_may_not_stabilise():
     whole = program("ratio", out(total(div(square(x), total(x, K)), K), I))
     graph = SGraph("ratio", whole.inputs, (kernel,), (whole.outputs[0].tensor,))
     assert "identity of sum" in str(prove(whole, graph))
+
+
+def _with_body_of_maximum(one, body) -> SGraph:
+    def change(acc):
+        return replace(acc, summand=body) if acc.name == "m" else acc
+
+    return _with_loop(one, change)
+
+
+def test_exponentials_that_nothing_bounds_are_named():
+    """Softmax is the same for every shift over the reals; only its maximum keeps it finite."""
+    one = attention(False)
+    right = prove(one.program, one.sgraph)
+    assert isinstance(right, Proof)
+    assert not right.unbounded
+    b, i, j, d = Axis("b", 2), Axis("i", 4), Axis("j", 5), Axis("d", 4)
+    other = red("max", mul(t("q", b, i, d), t("k", b, j, d)), d)
+    shifted = _with_body_of_maximum(one, other)
+    loose = prove(one.program, shifted)
+    assert isinstance(loose, Proof), str(loose)
+    assert "summand of l" in loose.unbounded[0]
+    assert not verify(one.program, shifted, one.sizes).accepted
+    naive = program("naive", out(div(exp(t("x", I, K)), total(exp(t("x", I, K)), K)), I, K))
+    safe = exp(sub(t("x", I, K), red("max", t("x", I, K), K)))
+    stable = program("naive", out(div(safe, total(safe, K)), I, K))
+    forward, back = prove(naive, stable), prove(stable, naive)
+    assert isinstance(forward, Proof)
+    assert isinstance(back, Proof)
+    assert not forward.unbounded
+    assert back.unbounded
+
+
+def test_values_that_a_mask_makes_infinite_are_not_exponentiated():
+    x = t("x", I, K)
+    low = op("where", op("le", Iota(K), Iota(I)), x, float("-inf"))
+    right = exp(sub(low, red("max", low, K)))
+    wrong = exp(sub(low, red("min", low, K)))
+    assert same(div(right, total(right, K)), div(exp(low), total(exp(low), K)), I, K)
+    assert not same(div(right, total(right, K)), div(wrong, total(wrong, K)), I, K)
+
+
+def test_nan_and_infinities_stand_only_in_choices():
+    x = t("x", I, K)
+    inside = op("lt", Iota(K), Iota(I))
+    one = op("where", inside, mul(x, 2.0), float("nan"))
+    assert same(one, op("where", op("ge", Iota(K), Iota(I)), float("nan"), add(x, x)), I, K)
+    assert not same(one, op("where", inside, mul(x, 2.0), 0.0), I, K)
+    assert not same(add(x, float("inf")), add(float("inf"), x), I, K)
+
+
+def test_what_a_kernel_writes_it_may_not_read():
+    one = matmul()
+    [kernel] = one.sgraph.kernels
+    own = t("y", Axis("i", 5), Axis("j", 6))
+    store = replace(kernel.stores[0], value=own)
+    graph = replace(one.sgraph, nodes=(replace(kernel, stores=(store,)),))
+    assert "read before it is written" in str(prove(one.program, graph))
 
 
 def test_refusals_say_where():
