@@ -18,6 +18,7 @@ from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
 from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.instantiate.rank import Ranking
+from prism_jax.instantiate.strict import stricter
 from prism_jax.instantiate.tune import Clock, Emitter, Function, Trials, tune
 from prism_jax.ir.nodes import Pointwise, Reduce
 from prism_jax.ir.program import Program
@@ -118,9 +119,7 @@ class _Choice:
             if self.best is not None and candidate.bound >= self.best[0]:
                 self._note(candidate, None, "its bound is no better than the plan chosen")
             elif self.best is not None and candidate.estimate > HOPELESS * self.best[0]:
-                self._note(
-                    candidate, None, "the model expects it to be slower"
-                )
+                self._note(candidate, None, "the model expects it to be slower")
             elif time.monotonic() > self.deadline and self.options.tune != "off":
                 self._note(candidate, None, "no time left")
             else:
@@ -213,6 +212,8 @@ class _Choice:
         self._add(plan, candidate, measured=measured, error=error, refused=refused)
         if passed:
             self.best = (seconds, plan, function, gain, evidence)
+        elif plan.backend == "triton" and stricter(plan.sgraph) is not plan.sgraph:
+            self._consider(replace(plan, sgraph=stricter(plan.sgraph)), candidate)
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -121,9 +121,10 @@ def test_kernels_that_fail_cost_only_themselves(searched: tuple[Program, SearchR
 
 
 def test_without_tuning_nothing_is_measured(searched: tuple[Program, SearchResult]) -> None:
-    def never(*_: Any) -> Any:
+    def measured(*_: Any) -> Any:
         raise AssertionError("measured")
 
+    never: Any = measured
     bench = Bench(lambda plan: 0.5)
     judge = Judge(never, never, bench.verify)
     program, result = searched
@@ -169,3 +170,18 @@ def test_plans_are_values(searched: tuple[Program, SearchResult]) -> None:
         Plan(candidate.sgraph, "cuda", "H100", candidate.sizes)
     with pytest.raises(ValueError, match="gives no number"):
         Plan(candidate.sgraph, "triton", "H100")
+
+
+def test_a_plan_refused_for_tf32_is_tried_in_three_passes() -> None:
+    shapes = [jax.ShapeDtypeStruct(s.shape, jnp.float32) for s in SHAPES]
+    program = lift(jax.make_jaxpr(gated)(*shapes), "gated")
+    result = search(program, [Form(program)], H100)
+
+    def right(plan: Plan) -> bool:
+        return "high" in str(plan.sgraph)
+
+    outcome = Bench(lambda plan: 0.5, right).choose((program, result))
+    assert outcome.plan is not None
+    assert right(outcome.plan)
+    refused = [row for row in outcome.tried if row.refused == "too inaccurate"]
+    assert not any(right(row.plan) for row in refused)
