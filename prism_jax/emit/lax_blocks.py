@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prism_jax.emit import array_access, array_dot
+from prism_jax.emit import array_access, array_dot, cuts
 from prism_jax.emit.array_terms import Env, Range, Terms, Value, number_text
 from prism_jax.emit.concrete import concrete
 from prism_jax.emit.jnp import RESERVED, ArrayFunction, axis_order, emit_call
@@ -34,8 +34,16 @@ __all__ = ["emit", "emit_kernel"]
 HEADER = "import jax.numpy as jnp\nimport numpy as np\nfrom jax import lax\n"
 
 
-def emit(sgraph: SGraph, sizes: Mapping[str, int], unroll: int = 0) -> ArrayFunction:
+def emit(
+    sgraph: SGraph, sizes: Mapping[str, int], unroll: int = 0, cut: bool = False
+) -> ArrayFunction:
     """The whole sGraph as one function of its inputs: its kernels blocked, library calls as jnp.
+
+    Args:
+      sgraph: what to run.
+      sizes: a number for every symbol.
+      unroll: longest reduction (of a body that is no product) to be written as a sum of slices.
+      cut: leave out steps that an affine mask makes idle (`emit.cuts` says what that takes).
 
     Raises:
       ValueError: a symbol without a size.
@@ -47,7 +55,7 @@ def emit(sgraph: SGraph, sizes: Mapping[str, int], unroll: int = 0) -> ArrayFunc
     for node in graph.nodes:
         name = names.new(f"{node.name}_blocks" if isinstance(node, Kernel) else node.name)
         if isinstance(node, Kernel):
-            parts.append(emit_kernel(node, graph.compute, unroll, name))
+            parts.append(emit_kernel(node, graph.compute, unroll, name, cut))
         else:
             parts.append(emit_call(node, graph.compute, unroll, name))
     tensors = (*graph.inputs, *(t for part in parts for t in part.results))
@@ -64,7 +72,7 @@ def emit(sgraph: SGraph, sizes: Mapping[str, int], unroll: int = 0) -> ArrayFunc
 
 
 def emit_kernel(
-    kernel: Kernel, compute: str, unroll: int = 0, name: str | None = None
+    kernel: Kernel, compute: str, unroll: int = 0, name: str | None = None, cut: bool = False
 ) -> ArrayFunction:
     """The kernel as a function of the tensors that it reads, in order of first use.
 
@@ -73,8 +81,9 @@ def emit_kernel(
       compute: dtype of real arithmetic.
       unroll: longest reduction (of a body that is no product) to be written as a sum of slices.
       name: of the function; by default the kernel's.
+      cut: leave out steps that an affine mask makes idle.
     """
-    return _Writer(kernel, compute, unroll, name or Names(RESERVED).new(kernel.name)).run()
+    return _Writer(kernel, compute, unroll, name or Names(RESERVED).new(kernel.name), cut).run()
 
 
 @dataclass
@@ -91,8 +100,8 @@ class _State:
 
 
 class _Writer:
-    def __init__(self, kernel: Kernel, compute: str, unroll: int, name: str) -> None:
-        self.kernel, self.function = kernel, name
+    def __init__(self, kernel: Kernel, compute: str, unroll: int, name: str, cut: bool) -> None:
+        self.kernel, self.function, self.cut = kernel, name, cut
         self.names = Names((*RESERVED, name))
         tensors = {t.name: (self.names.new(t.name), 0) for t in kernel.reads}
         order = axis_order(kernel.all_stores)
@@ -236,6 +245,8 @@ class _Writer:
                 f"{loop.axis.name}_first", f"{part} * {share}", (), "int32", outer.depth
             ).text
             high = f"jnp.minimum({low} + {share}, {steps})"
+        if self.cut and steps > 1:
+            low, high = self._cut(loop, env, tile, low, high)
         terms.scope = outer.child()
         looping = steps > 1 or low != "np.int32(0)"
         body, step = self.names.new(f"over_{loop.axis.name}"), self.names.new("step")
@@ -263,6 +274,20 @@ class _Writer:
             outer.inline(inner_scope)
         for state in states:
             self._bind(state.accumulator, "final", env, state.place or state.value)
+
+    def _cut(self, loop: Loop, env: Env, tile: int, low: str, high: str) -> tuple[str, str]:
+        """The bounds of the steps without those that a mask makes idle."""
+        spans = {a: self.terms.range_of(a, env) for a in env}
+        extents = {a: cuts.Extent(r.start, r.size or 1) for a, r in spans.items()}
+        found = cuts.find(loop, extents, tile, "jnp")
+        if found is None:
+            return low, high
+        _, cut = found
+        if cut.low is not None:
+            low = f"jnp.maximum({low}, ({cut.low}) // {tile}).astype(jnp.int32)"
+        if cut.high is not None:
+            high = f"jnp.minimum({high}, ({cut.high} + {tile - 1}) // {tile}).astype(jnp.int32)"
+        return low, high
 
     def _bind(self, accumulator: Accumulator, phase: str, env: Env, value: Value) -> None:
         if accumulator.index_sort is not None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import jax
 import numpy as np
 import pytest
 
+from prism_jax.emit import lax_blocks
 from prism_jax.emit.triton import emit, emit_kernel
 from prism_jax.instantiate.plan import Schedule
 from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Tensor, at
@@ -76,8 +78,12 @@ def test_cut_loops(name: str, tiles: tuple[int, int]) -> None:
     case = windowed(case, MASKS[name])
     given = inputs(case)
     found = interpreted(case, given, Choices(cut=True))
-    agree(case, found, expected(case, given), "float32")
+    wanted = expected(case, given)
+    agree(case, found, wanted, "float32")
     assert text(case, Choices(cut=True)) != text(case, Choices())
+    blocks = lax_blocks.emit(case.sgraph, case.sizes, cut=True)
+    agree(case, jax.jit(blocks.call)(*given.values()), wanted, "float32")
+    assert blocks.source != lax_blocks.emit(case.sgraph, case.sizes).source
 
 
 @pytest.mark.parametrize("splits", [2, 3])

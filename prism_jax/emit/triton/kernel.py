@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from prism_jax.emit import cuts
 from prism_jax.emit.binary import KernelSource, pointer_type
 from prism_jax.emit.names import Names, identifier
 from prism_jax.emit.scopes import Scope
-from prism_jax.emit.triton import access, cuts
+from prism_jax.emit.triton import access
 from prism_jax.emit.triton.loops import LoopWriter
 from prism_jax.emit.triton.operators import HELPERS, needed
 from prism_jax.emit.triton.spans import Dimension, Layout, lay_out

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from prism_jax.emit.triton import access, contractions, cuts, reductions
+from prism_jax.emit import cuts
+from prism_jax.emit.triton import access, contractions, reductions
 from prism_jax.emit.triton.describe import describe
 from prism_jax.emit.triton.operators import literal, tl_dtype
 from prism_jax.emit.triton.spans import Dimension, Key

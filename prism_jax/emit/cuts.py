@@ -77,10 +77,13 @@ def masks(loop: Loop) -> tuple[Pointwise, ...]:
     return tuple(found)
 
 
-def find(loop: Loop, extents: Mapping[Axis, Extent], tile: int) -> tuple[Pointwise, Cut] | None:
+def find(
+    loop: Loop, extents: Mapping[Axis, Extent], tile: int, library: str = "tl"
+) -> tuple[Pointwise, Cut] | None:
     """The mask by which the loop can be cut, and the cut; None if there is none.
 
-    `extents` has every axis that the kernel splits, except the loop's; other axes are whole.
+    `extents` has every axis that the kernel splits, except the loop's; other axes are whole. The
+    text calls `minimum` and `maximum` of `library`.
     """
     if loop.stores or not loop.accumulators:
         return None
@@ -90,7 +93,8 @@ def find(loop: Loop, extents: Mapping[Axis, Extent], tile: int) -> tuple[Pointwi
             assert known is not None
             cut = _cut(known, loop.axis, extents, tile)
             if cut.low is not None or cut.high is not None:
-                return mask, cut
+                texts = (cut.low, cut.high, cut.full)
+                return mask, Cut(*(t and t.replace("tl.", f"{library}.") for t in texts))
     return None
 
 
