@@ -19,5 +19,5 @@ def explore(program: Program, device: Device, options: Options) -> SearchResult:
     """
     from prism_jax.egraph.extract import alternatives
 
-    forms = [Form(a.program, a.axioms) for a in alternatives(program)]
+    forms = [Form(a.program, a.axioms) for a in alternatives(program, device)]
     return search(program, forms, device, options.search_seconds)
