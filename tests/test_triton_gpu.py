@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prism_jax.measure import device_time
 from prism_jax.emit.binary import KernelSource
 from prism_jax.emit.compile import compile_kernel
 from prism_jax.launch import cuda, jaxtriton
+from prism_jax.measure import device_time
 
 pytestmark = pytest.mark.gpu
 if jax.default_backend() != "gpu" or importlib.util.find_spec("triton") is None:
