@@ -363,11 +363,25 @@ def test_readme_section_comes_from_the_records(tmp_path: Path) -> None:
     )
     _run(record).save(tmp_path / "h100" / "mirage.json")
     made = table.readme(text, tmp_path)
-    assert "| p b=1 | 20.0 | - | 10.0 | 1 → 1 | 2.00x | 1.91x | 3.0 → 0.5 | - |" in made
+    assert "| p b=1 | 20.0 | - | 10.0 | 1 → 1 | 2.00x | 21.0 → 11.0 | 3.0 → 0.5 | - |" in made
     assert made.endswith(f"{table.END}\nrest\n")
     assert table.readme(made, tmp_path) == made
     with pytest.raises(ValueError, match="no line"):
         table.readme("# nothing", tmp_path)
+
+
+def test_rows_measured_again_replace_the_older_ones(tmp_path: Path) -> None:
+    whole = _run(*(_record(name, prism=_device(9.0), jit=_device(9.0)) for name in "abc"))
+    again = _run(_record("b", prism=_device(3.0), jit=_device(9.0)))
+    other = dataclasses.replace(
+        again, protocol=dataclasses.replace(again.protocol, versions={"jax": "0.12"})
+    )
+    whole.save(tmp_path / "h100" / "mirage.json")
+    again.save(tmp_path / "h100" / "again" / "b.json")
+    other.save(tmp_path / "h100" / "newer.json")
+    merged, apart = sorted(table.gathered(tmp_path), key=lambda run: -len(run.records))
+    assert [(r.name, r.speedup) for r in merged.records] == [("a", 1.0), ("b", 3.0), ("c", 1.0)]
+    assert apart == other
 
 
 def test_committed_readme_is_up_to_date() -> None:
