@@ -213,9 +213,19 @@ def content(poly: Poly, signed: bool) -> tuple[Fraction, Mono, Poly]:
     common = Mono(tuple(sorted(shared.items(), key=lambda f: f[0].key)))
     inverse = Mono(tuple((a, -e) for a, e in common.factors))
     rest = collect((m2, c * d) for m, c in poly.terms for m2, d in product(m, inverse).terms)
-    c = rest.terms[0][1]
-    c = c if signed else abs(c)
+    c = leading(rest) if signed else abs(leading(rest))
     return c, common, scale(rest, 1 / c)
+
+
+def leading(poly: Poly) -> Fraction:
+    """A coefficient to divide by: the largest, with the sign that prevails.
+
+    Its size does not depend on the names of axes, so that what is divided out of a term before and
+    after bound axes are renamed is the same.
+    """
+    largest = max(abs(c) for _, c in poly.terms)
+    total = sum((c for _, c in poly.terms), Fraction(0)) or poly.terms[0][1]
+    return largest if total > 0 else -largest
 
 
 def _mono_power(mono: Mono, exponent: Fraction) -> Poly:
@@ -242,7 +252,7 @@ def absolute(poly: Poly) -> Poly:
         return poly
     term = single(poly)
     if term is None:
-        lead = poly.terms[0][1]
+        lead = leading(poly)
         return scale(of(Atom("abs", (scale(poly, 1 / lead),))), abs(lead))
     mono, c = term
     parts = [

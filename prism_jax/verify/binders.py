@@ -5,7 +5,7 @@ Axioms, for every size of every axis:
     sum_k (a + b) = sum_k a + sum_k b,  sum_k c a = c sum_k a      [k not free in c]
     sum_i sum_j a = sum_{i,j} a,  (sum_i a)(sum_j b) = sum_{i,j} a b   interchange, splitting
     sum_s [k in part s] = 1                                           partition of an axis
-    max_k (c + a) = c + max_k a,  max_k (c a) = c max_k a   [c > 0]  monotone maps; min alike
+    max_k (c + a) = c + max_k a,  max_k (c a) = c max_k a   [c >= 0]  monotone maps; min alike
     max_s max_{k in part s} a = max_k a
 
 A sum over several axes is kept as a product of sums over axes that no factor connects. Bound axes
@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from prism_jax.ir.nodes import Axis
-from prism_jax.verify.algebra import plus, power, scale, times
+from prism_jax.verify.algebra import atom_nonnegative, plus, power, scale, times
 from prism_jax.verify.terms import (
     Atom,
     Field,
@@ -254,6 +254,10 @@ def _extreme(monoid: str, axes: tuple[Axis, ...], body: Poly) -> Poly:
     inner = collect((m, c) for m, c in body.terms if m.axes & bound)
     if not inner.terms:
         return outside
+    common = _common(inner, bound)
+    if common.factors:  # max_k g a(k) = g max_k a(k) for g >= 0
+        rest = _extreme(monoid, axes, _divided(inner, common))
+        return plus(outside, times(Poly(((common, Fraction(1)),)), rest))
     lead = _largest(inner)
     inner = scale(inner, 1 / lead)
     atom = sole_atom(inner)
@@ -268,6 +272,46 @@ def _extreme(monoid: str, axes: tuple[Axis, ...], body: Poly) -> Poly:
         return plus(outside, scale(of(_reduce_atom(monoid, used, inner, ())), lead))
     made, sign = _signed_atom(monoid, used, inner, ())
     return plus(outside, scale(of(made), sign * lead))
+
+
+def _common(poly: Poly, bound: set[Axis]) -> Mono:
+    """The nonnegative factors that all terms have and that no bound axis enters."""
+    choice = _choice(poly)
+    if choice is not None:
+        return _common(_poly(choice.fields[1]), bound)
+    if not poly.terms:
+        return Mono()
+    powers = [m.powers for m, _ in poly.terms]
+    shared = [
+        (atom, e)
+        for atom, e in poly.terms[0][0].factors
+        if not atom.axes & bound
+        and all(one.get(atom) == e for one in powers)
+        and (atom_nonnegative(atom) or e % 2 == 0 or e.denominator % 2 == 0)
+    ]
+    return Mono(tuple(shared))
+
+
+def _divided(poly: Poly, common: Mono) -> Poly:
+    """The polynomial without these factors; below a mask too, which they do not change."""
+    from prism_jax.verify.functions import masked
+
+    choice = _choice(poly)
+    if choice is not None:
+        condition, inside, sign = choice.fields
+        assert isinstance(sign, int)
+        rest = masked(_poly(condition), _divided(_poly(inside), common), sign)
+        return scale(rest, poly.terms[0][1])
+    inverse = Mono(tuple((a, -e) for a, e in common.factors))
+    return times(poly, Poly(((inverse, Fraction(1)),)))
+
+
+def _choice(poly: Poly) -> Atom | None:
+    """The masked value that the polynomial is a multiple of."""
+    if len(poly.terms) == 1 and len(poly.terms[0][0].factors) == 1:
+        atom, e = poly.terms[0][0].factors[0]
+        return atom if atom.kind == "masked" and e == 1 else None
+    return None
 
 
 def _largest(poly: Poly) -> Fraction:

@@ -26,11 +26,12 @@ from fractions import Fraction
 
 from prism_jax.ir.nodes import Axis, Node, Pointwise
 from prism_jax.ir.program import walk
-from prism_jax.verify.algebra import is_infinite, minus, nonnegative, scale
+from prism_jax.verify.algebra import is_infinite, minus, nonnegative, scale, times
 from prism_jax.verify.binders import anonymous, opened, reduce_over, rename, replace
 from prism_jax.verify.terms import (
     UNIT,
     Atom,
+    Mono,
     Poly,
     Unproven,
     constant,
@@ -73,7 +74,7 @@ def is_bounded(argument: Poly, own: Collection[str], monoids: Mapping[str, str])
         return True
     argument = replace(argument, _finite)
     return _rescale(argument, monoids) or any(
-        _shift(argument, atom, c) for atom, c in _extremes(argument)
+        _shift(argument, *found) for found in _extremes(argument)
     )
 
 
@@ -86,20 +87,31 @@ def _finite(atom: Atom) -> Poly | None:
     return None
 
 
-def _extremes(poly: Poly) -> list[tuple[Atom, Fraction]]:
-    """Maxima with negative and minima with positive coefficients."""
-    found: list[tuple[Atom, Fraction]] = []
+def _extremes(poly: Poly) -> list[tuple[Atom, Mono, Fraction]]:
+    """Maxima with negative and minima with positive factors: (atom, other factors, coefficient)."""
+    found: list[tuple[Atom, Mono, Fraction]] = []
     for mono, c in poly.terms:
-        if len(mono.factors) == 1 and mono.factors[0][1] == 1:
-            atom = mono.factors[0][0]
-            if atom.kind == "reduce" and atom.fields[0] == ("max" if c < 0 else "min"):
-                found.append((atom, c))
+        split = _extreme_in(mono)
+        if split is not None and split[0].fields[0] == ("max" if c < 0 else "min"):
+            found.append((*split, c))
     return found
 
 
-def _shift(argument: Poly, atom: Atom, c: Fraction) -> bool:
-    """Whether the argument is c times a maximum, minus c times something that it includes."""
-    rest = scale(minus(argument, scale(of(atom), c)), -1 / c)
+def _extreme_in(mono: Mono) -> tuple[Atom, Mono] | None:
+    """The maximum or minimum in a product with nonnegative factors, and those."""
+    for atom, e in mono.factors:
+        if atom.kind == "reduce" and atom.fields[0] in ("max", "min") and e == 1:
+            others = Mono(tuple(f for f in mono.factors if f[0] is not atom))
+            if nonnegative(Poly(((others, Fraction(1)),))):
+                return atom, others
+    return None
+
+
+def _shift(argument: Poly, atom: Atom, others: Mono, c: Fraction) -> bool:
+    """Whether the argument is c g times a maximum, minus c g times something that it includes."""
+    whole = times(of(atom), Poly(((others, c),)))
+    inverse = Mono(tuple((a, -e) for a, e in others.factors))
+    rest = times(minus(argument, whole), Poly(((inverse, -1 / c),)))
     body, bound = opened(atom)
     for inside in (body, _share(body)):
         if inside is not None and _instance(inside, bound, rest):

@@ -30,6 +30,7 @@ from prism_jax.verify.algebra import (
     atom_nonnegative,
     content,
     is_infinite,
+    leading,
     minus,
     plus,
     power,
@@ -187,7 +188,7 @@ def masked(condition: Poly, body: Poly, sign: int) -> Poly:
         return body if known else infinity(sign) if sign else nan()
     if is_infinite(body):
         raise Unproven("a choice between infinities")
-    lead = abs(body.terms[0][1]) if body.terms else Fraction(1)
+    lead = abs(leading(body)) if body.terms else Fraction(1)
     return scale(of(Atom("masked", (condition, scale(body, 1 / lead), sign))), lead)
 
 
@@ -242,7 +243,7 @@ def compare(op: str, a: Poly, b: Poly, integers: bool) -> Poly:
     if known is not None:
         truth = {"lt": known < 0, "le": known <= 0, "eq": known == 0, "ne": known != 0}[op]
         return number(int(truth))
-    lead = gap.terms[0][1]
+    lead = leading(gap)
     return function(op, "", scale(gap, 1 / (abs(lead) if op in ("lt", "le") else lead)))
 
 

@@ -91,6 +91,8 @@ def test_reductions():
     assert same(mul(total(x, K), total(x, K)), total(mul(x, t("x", I, other)), K, other), I)
     assert same(red("max", add(x, y), K), add(y, red("max", x, K)), I)
     assert same(red("max", mul(2.0, x), K), mul(2.0, red("max", x, K)), I)
+    assert same(red("max", mul(exp(y), x), K), mul(exp(y), red("max", x, K)), I)
+    assert not same(red("max", mul(y, x), K), mul(y, red("max", x, K)), I)
     assert not same(red("max", mul(-2.0, x), K), mul(-2.0, red("max", x, K)), I)
     assert same(red("max", mul(-2.0, x), K), mul(-2.0, red("min", x, K)), I)
     assert not same(total(exp(x), K), exp(total(x, K)), I)
