@@ -71,7 +71,7 @@ class _Rewriting:
         """Whether jax calls the function itself instead of tracing it, to disable jit or to find
         the operation that made a NaN.
         """
-        return jax.config.jax_disable_jit or (self.static is not None and not compat.is_tracing())
+        return compat.jit_disabled() or (self.static is not None and not compat.is_tracing())
 
     def wrapper(self) -> Callable[..., Any]:
         """A plain function with the user's name and signature: jax reads both."""

@@ -107,8 +107,9 @@ def test_result_is_what_jax_jit_returns() -> None:
     ],
 )
 def test_any_callable(fun: Any) -> None:
-    np.testing.assert_allclose(prism.jit(fun)(X), jax.jit(fun)(X))
-    assert prism.jit(fun).__name__ == jax.jit(fun).__name__
+    ours: Any = prism.jit(fun)
+    np.testing.assert_allclose(ours(X), jax.jit(fun)(X))
+    assert ours.__name__ == jax.jit(fun).__name__
 
 
 class Module:

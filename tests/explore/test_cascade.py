@@ -89,7 +89,7 @@ def value_in_one_loop(monoid: str, summand: Node, tile: int) -> tuple[np.ndarray
     kernel = KernelBuilder("drawn", (store,), roles).build()
     assert len(kernel.loops) == 1, "the rule did not fire"
     random = np.random.default_rng(tile)
-    inputs = {t.name: random.standard_normal(t.shape) * 3 for t in program.inputs}
+    inputs = {t.name: random.standard_normal([int(s) for s in t.shape]) * 3 for t in program.inputs}
     sizes = dict.fromkeys(kernel.symbols, 2) | {"T_k": tile}
     sgraph = SGraph("drawn", program.inputs, (kernel,), (out,), "float64")
     return evaluate(program, inputs)[0], evaluate_sgraph(sgraph, sizes, inputs)[0]

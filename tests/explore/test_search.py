@@ -25,7 +25,7 @@ def test_every_candidate_computes_the_program(name: str, monkeypatch: pytest.Mon
     source = program(name)
     result = search(source, [Form(source)], H100)
     random = np.random.default_rng(0)
-    inputs = {t.name: random.standard_normal(t.shape) for t in source.inputs}
+    inputs = {t.name: random.standard_normal([int(s) for s in t.shape]) for t in source.inputs}
     expected = evaluate(source, inputs)
     for candidate in result.candidates:
         for _ in range(2):
