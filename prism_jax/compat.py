@@ -37,8 +37,8 @@ from jax.interpreters import partial_eval as pe
 __all__ = [
     "ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Tracer", "Var",
     "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close", "constants",
-    "context_key", "dce", "evaluate", "function_name", "hide_frames", "inner_jaxprs", "is_jitted", "jit_disabled",
-    "is_local", "is_tracer", "is_tracing", "jvp_program", "mlir", "only_transposes",
+    "context_key", "dce", "evaluate", "function_name", "hide_frames", "inner_jaxprs", "is_jitted",
+    "is_local", "is_tracer", "is_tracing", "jit_disabled", "jvp_program", "mlir", "only_transposes",
     "outside_trace", "part_of", "read", "renamed", "same_types", "spans_devices", "to_inputs",
     "trace_flat", "trace_jit", "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
 ]  # fmt: skip
