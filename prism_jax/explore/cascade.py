@@ -103,6 +103,8 @@ def _times(a: Node | None, b: Node | None) -> Node | None:
 
 
 def _plus(a: Node | None, b: Node | None) -> Node | None:
+    if a is not None and isinstance(b, Pointwise) and b.op == "neg":
+        return Pointwise("sub", (a, b.args[0]))  # as users write it, so that equal terms are shared
     return b if a is None else a if b is None else Pointwise("add", (a, b))
 
 
