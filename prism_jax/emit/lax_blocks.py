@@ -9,6 +9,8 @@ unfused intermediate exists.
 Ragged tiles: the last tile of an axis starts so early that it is full. Outputs are then written
 twice with equal values; elements that a reduction has met already count as the identity. Nothing
 is padded, and nothing outside an array is read.
+
+One class in one file: names, scopes and carried values are the state of all its methods.
 """
 
 from __future__ import annotations
