@@ -9,7 +9,8 @@ Axioms, for every size of every axis:
     max_s max_{k in part s} a = max_k a
 
 A sum over several axes is kept as a product of sums over axes that no factor connects. Bound axes
-are named by nesting depth and by how they occur, so that renamed terms are one term.
+are named by nesting depth and by how they occur, so that renamed terms are one term. Sums, extremes
+and substitution call each other, so they are in one file.
 
 >>> from prism_jax.verify.algebra import times
 
