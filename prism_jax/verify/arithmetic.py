@@ -24,6 +24,7 @@ from prism_jax.verify.modular import (
     POSITIVE,
     UNWRITTEN,
     exponent_of,
+    log2_multiple,
     log_table,
     mix,
     name_hash,
@@ -34,8 +35,6 @@ from prism_jax.verify.modular import (
 Array: TypeAlias = Any
 Met: TypeAlias = tuple[str, int]
 """An operator without algebra here, and (a fingerprint of) arguments that it was given."""
-
-_LN2 = math.log(2.0)
 
 
 class Redraw(Exception):
@@ -314,18 +313,13 @@ class Arithmetic:
         return np.where(x["p"] <= NAN, -(1 << 62) - 1, order)
 
     def number(self, value: float) -> tuple[int, int]:
-        for scale, logarithm in (
-            (_LN2, self.ln2),
-            (1 / _LN2, (pow(self.ln2[0], -1, self.p), pow(self.ln2[1], -1, self.q))),
-        ):
-            ratio = value / scale
-            exact = Fraction(ratio).limit_denominator(4096)
-            if value and (
-                abs(ratio - exact) < 1e-14 * abs(ratio) or value == float(np.float32(scale))
-            ):
-                exact = exact if abs(exact - ratio) < 1e-14 * abs(ratio) else Fraction(1)
-                p, q = self._fraction(exact)
-                return p * logarithm[0] % self.p, q * logarithm[1] % self.q
+        found = log2_multiple(value)
+        if found is not None:
+            p, q = self._fraction(found[0])
+            one, other = (
+                pow(x, found[1], m) for x, m in zip(self.ln2, (self.p, self.q), strict=True)
+            )
+            return p * one % self.p, q * other % self.q
         return self._fraction(rational(value))
 
     def _fraction(self, number: Fraction) -> tuple[int, int]:

@@ -265,7 +265,9 @@ def _extreme(monoid: str, axes: tuple[Axis, ...], body: Poly) -> Poly:
     if atom is not None and atom.kind == "reduce" and atom.fields[0] == monoid:
         inside, fresh = opened(atom)
         return plus(outside, scale(_extreme(monoid, (*axes, *fresh), inside), lead))
-    inner, axes = _whole(inner, axes)
+    whole, fewer = _whole(inner, axes)
+    if fewer != axes:
+        return plus(outside, scale(_extreme(monoid, fewer, whole), lead))
     used = tuple(a for a in axes if a in inner.axes)  # the maximum of a constant is the constant
     if not used:
         return plus(outside, scale(inner, lead))

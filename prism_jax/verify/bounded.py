@@ -26,7 +26,7 @@ from fractions import Fraction
 
 from prism_jax.ir.nodes import Axis, Node, Pointwise
 from prism_jax.ir.program import walk
-from prism_jax.verify.algebra import is_infinite, minus, nonnegative, scale, times
+from prism_jax.verify.algebra import is_infinite, minus, nonnegative, plus, scale, times
 from prism_jax.verify.binders import anonymous, opened, reduce_over, rename, replace
 from prism_jax.verify.terms import (
     UNIT,
@@ -37,7 +37,6 @@ from prism_jax.verify.terms import (
     constant,
     element,
     of,
-    single,
     sole_atom,
 )
 
@@ -73,9 +72,9 @@ def is_bounded(argument: Poly, own: Collection[str], monoids: Mapping[str, str])
     if shape_key(argument) in own or nonnegative(scale(argument, -1)):
         return True
     argument = replace(argument, _finite)
-    return _rescale(argument, monoids) or any(
-        _shift(argument, *found) for found in _extremes(argument)
-    )
+    if _rescale(argument, monoids) or _shares(argument):
+        return True
+    return any(_shift(argument, *found) for found in _extremes(argument))
 
 
 def _finite(atom: Atom) -> Poly | None:
@@ -116,18 +115,25 @@ def _shift(argument: Poly, atom: Atom, others: Mono, c: Fraction) -> bool:
     for inside in (body, _share(body)):
         if inside is not None and _instance(inside, bound, rest):
             return True
-    term = single(rest)  # the maximum of one share, minus the maximum of all
-    if term is None or len(term[0].factors) != 1 or term[0].factors[0][1] != 1:
-        return False
-    part, factor = term[0].factors[0][0], term[1]
-    opposite = {"max": "min", "min": "max"}[str(atom.fields[0])]
-    if part.kind != "reduce" or part.fields[0] != (atom.fields[0] if factor > 0 else opposite):
-        return False
-    mine, axes = opened(part)
-    inner = _share(mine)
-    if inner is None:
-        return False
-    return reduce_over(str(atom.fields[0]), axes, scale(inner, factor)) == of(atom)
+    return False
+
+
+def _shares(argument: Poly) -> bool:
+    """Whether the argument vanishes once the maximum of each share is raised to that of all."""
+    raised: list[Poly] = []
+    found = False
+    for mono, c in argument.terms:
+        value = Poly(((mono, c),))
+        split = _extreme_in(mono)
+        if split is not None and split[0].fields[0] == ("max" if c > 0 else "min"):
+            body, axes = opened(split[0])
+            inner = _share(body)
+            if inner is not None:
+                found = True
+                whole = reduce_over(str(split[0].fields[0]), axes, inner)
+                value = times(whole, Poly(((split[1], c),)))
+        raised.append(value)
+    return found and not plus(*raised).terms
 
 
 def _share(body: Poly) -> Poly | None:

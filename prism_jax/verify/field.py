@@ -47,7 +47,7 @@ TRIALS = 4
 _REDRAWS = 40
 _HOPEFUL_REDRAWS = 150
 _MOST_REDRAWS = 300
-_WORK = 1 << 22
+_WORK, _TOTAL_WORK = 1 << 20, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,13 @@ class _Test:
         """One pair of sizes, compared; None where no valid inputs were found."""
         rng = np.random.default_rng([self.seed, number, 7])
         pair = shrink(self.program, self.graph, rng, self.keep, 3 if self.strict else 6)
-        if sum(cost(store, ()) for store in pair.program.outputs) > _WORK:
+        work = sum(cost(store, ()) for store in pair.program.outputs)
+        if work > _WORK:
             raise Outside("sizes that a slice, a window or a constant fixes are too large")
         q = int(rng.choice(SMALL if self.logs else LARGE))
         hopeful = self.strict or self.logs
-        for attempt in range(_HOPEFUL_REDRAWS if hopeful else _REDRAWS):
+        most = min(_HOPEFUL_REDRAWS if hopeful else _REDRAWS, _TOTAL_WORK // work)
+        for attempt in range(most):
             self.redraws += 1
             if self.redraws > _MOST_REDRAWS:
                 break

@@ -7,6 +7,7 @@ array([1, 3, 2, 6])
 from __future__ import annotations
 
 import hashlib
+import math
 from fractions import Fraction
 from functools import cache
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ import numpy as np
 from prism_jax.ir.nodes import Parameter
 
 Array: TypeAlias = Any
+_SMALL = 4096
 PAIR = np.dtype([("p", "i8"), ("q", "i8")])
 ABSENT, NEGATIVE, POSITIVE, NAN, UNWRITTEN = -1, -2, -3, -4, -5
 """Codes in place of a residue: none on this side, -inf, +inf, NaN, memory nobody wrote."""
@@ -25,6 +27,23 @@ LARGE = (
     939524543, 949524623, 959525579, 969525779, 979526423, 989528279, 999528539, 1009528631,
 )  # fmt: skip
 """Values of q: q and 2q + 1 are prime, q = 3 mod 4 (so -1 is not a square modulo either)."""
+
+
+def log2_multiple(value: float) -> tuple[Fraction, int] | None:
+    """(r, e) where the float is r (log 2)^e for e = 1 or -1 and a fraction r of small numbers.
+
+    >>> log2_multiple(0.125 / math.log(2.0)), log2_multiple(0.7)
+    ((Fraction(1, 8), -1), None)
+    """
+    for exponent in (1, -1):
+        scale = math.log(2.0) ** exponent
+        if value == float(np.float32(scale)):
+            return Fraction(1), exponent
+        ratio = Fraction(value / scale).limit_denominator(_SMALL)
+        small = 0 < abs(ratio.numerator) <= _SMALL
+        if small and abs(value / scale - ratio) < 1e-14 * abs(ratio):
+            return ratio, exponent
+    return None
 
 
 def rational(value: float) -> Fraction:

@@ -50,7 +50,7 @@ from prism_jax.verify.functions import (
     nan,
     negation,
 )
-from prism_jax.verify.modular import rational
+from prism_jax.verify.modular import log2_multiple, rational
 from prism_jax.verify.terms import (
     UNIT,
     Field,
@@ -239,10 +239,9 @@ def _const(node: Const) -> Poly:
         return nan()
     if math.isinf(value):
         return infinity(1 if value > 0 else -1)
-    for exact, whole in ((math.log(2.0), Fraction(1)), (1 / math.log(2.0), Fraction(-1))):
-        ratio = Fraction(value / exact).limit_denominator(4096)
-        if ratio and abs(value / exact - ratio) < 1e-14 * abs(ratio):
-            return scale(power(ln2(), whole), ratio)
+    found = log2_multiple(value)
+    if found is not None:
+        return scale(power(ln2(), Fraction(found[1])), found[0])
     return number(rational(value))
 
 
