@@ -24,6 +24,7 @@ cancellation, which is larger by orders of magnitude (the tests assert it).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -32,7 +33,6 @@ from typing import Any, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from prism_jax.ir.evaluate import evaluate
 from prism_jax.ir.nodes import REAL, Store
 from prism_jax.ir.ops import numpy_dtype
 from prism_jax.ir.program import Program
@@ -41,7 +41,7 @@ from prism_jax.verify.discrete import compare_integers
 from prism_jax.verify.draws import Draw, draws, extra_draws
 from prism_jax.verify.measure import ULPS, rows
 from prism_jax.verify.rounded import evaluate_rounded
-from prism_jax.verify.sample import Sample, choose
+from prism_jax.verify.sample import Sample, choose, oracle, work
 
 Array: TypeAlias = Any
 Call: TypeAlias = Callable[..., Any]
@@ -49,6 +49,11 @@ Call: TypeAlias = Callable[..., Any]
 
 NEEDED = 8
 BUDGET = 1 << 21
+OPERATIONS_PER_SECOND = 2.0**28
+"""Of the oracle, on one processor, about: what estimates go by."""
+SECONDS, DEAR = 120.0, 0.5
+"""The most that the oracle may take for the draws that must count, and for one draw if all are to
+be drawn."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,7 @@ def check(
     budget_elements: int = BUDGET,
     device: str = "",
     stop_early: bool = True,
+    seconds: float = SECONDS,
 ) -> ContractResult:
     """Checks the contract.
 
@@ -144,11 +150,17 @@ def check(
           that are sampled.
         device: written into the protocol.
         stop_early: stop at the first draw that fails.
+        seconds: refuse where the oracle would take longer, by an estimate made before any draw. A
+          sum over everything cannot be sampled.
     """
     samples = choose(program, budget_elements, seed)
+    each = work(program, samples) / (OPERATIONS_PER_SECOND * (os.cpu_count() or 1))
+    if NEEDED * each > seconds:
+        reason = f"the float64 oracle would take {NEEDED * each:.0f} s, {seconds:g} are allowed"
+        return ContractResult(False, float("inf"), (), (), reason)
     session = _Session(program, reference, candidate, accuracy, samples)
     table: list[DrawResult] = []
-    for draw in _until_enough(seed, table):
+    for draw in _until_enough(seed, table, each > DEAR):
         table.append(session.run(draw))
         if stop_early and not table[-1].passed:
             break
@@ -170,9 +182,11 @@ def check(
     )
 
 
-def _until_enough(seed: int, table: Sequence[DrawResult]) -> Iterable[Draw]:
-    yield from draws(seed)
-    for draw in extra_draws(seed):
+def _until_enough(seed: int, table: Sequence[DrawResult], dear: bool) -> Iterable[Draw]:
+    """All draws, and more until enough count; only until enough count where the oracle is dear."""
+    always = () if dear else draws(seed)
+    yield from always
+    for draw in (*(draws(seed) if dear else ()), *extra_draws(seed)):
         if sum(d.counts for d in table) >= NEEDED:
             return
         yield draw
@@ -215,11 +229,7 @@ class _Session:
         return replace(worst, counts=counts)
 
     def oracle(self, inputs: Mapping[str, Array]) -> list[Array]:
-        points = [s.points for s in self.samples]
-        values = evaluate(self.program, inputs, points)
-        return [
-            np.asarray(v).reshape(-1, s.columns) for v, s in zip(values, self.samples, strict=True)
-        ]
+        return oracle(self.program, inputs, self.samples)
 
     def referee(self, inputs: Mapping[str, Array], arrays: Sequence[Array]) -> list[Array]:
         """The reference's samples; in the user's dtypes element by element where it does not fit in
@@ -233,10 +243,7 @@ class _Session:
                 if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 self.sampled_reference = True
-        values = evaluate_rounded(self.program, inputs, [s.points for s in self.samples])
-        return [
-            np.asarray(v).reshape(-1, s.columns) for v, s in zip(values, self.samples, strict=True)
-        ]
+        return evaluate_rounded(self.program, inputs, self.samples)
 
     def output(
         self,
@@ -364,7 +371,7 @@ def _protocol(
     table: Sequence[DrawResult],
 ) -> tuple[tuple[str, str], ...]:
     counting = sum(d.counts for d in table)
-    sizes = ["all" if s.points is None else str(len(s.points)) for s in samples]
+    sizes = ["all" if s.whole else f"{len(s.row_coordinates())} x {s.columns}" for s in samples]
     return (
         ("rule", "err(c, o) <= accuracy * err(r, o) + floor per row; maximum and rms"),
         ("accuracy", repr(accuracy)),

@@ -54,7 +54,7 @@ def compare_integers(
     if not wrong.any():
         return Verdict(counts)
     where = np.flatnonzero(wrong)[:64]
-    points = sample.all_points()[where]
+    points = sample.points(where)
     picked = [np.asarray(x).reshape(-1)[where] for x in (o, r, c)]
     store = program.outputs[output]
     chosen = _index_reduce(store.value)

@@ -167,7 +167,7 @@ class _Test:
         """One pair of sizes, compared; None where no valid inputs were found."""
         rng = np.random.default_rng([self.seed, number, 7])
         pair = shrink(self.program, self.graph, rng, self.keep, 3 if self.strict else 6)
-        work = sum(cost(store, ()) for store in pair.program.outputs)
+        work = sum(cost(store) for store in pair.program.outputs)
         if work > _WORK:
             raise Outside("sizes that a slice, a window or a constant fixes are too large")
         q = int(rng.choice(SMALL if self.logs else LARGE))

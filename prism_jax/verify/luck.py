@@ -15,12 +15,11 @@ from typing import Any, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from prism_jax.ir.evaluate import evaluate
 from prism_jax.ir.nodes import FLOATS
 from prism_jax.ir.ops import numpy_dtype
 from prism_jax.ir.program import Program
 from prism_jax.verify.measure import Rows
-from prism_jax.verify.sample import Sample
+from prism_jax.verify.sample import Sample, oracle
 
 Array: TypeAlias = Any
 LUCK = 4.0
@@ -75,14 +74,11 @@ def _effect(
     """(chosen rows, 2): change of the oracle per unit of relative change of the inputs; maximum and
     rms in the row.
     """
-    points = (
-        sample.all_points()
-        .reshape(-1, sample.columns, len(sample.shape))[chosen]
-        .reshape(-1, len(sample.shape))
-    )
-    single = Program(program.name, program.inputs, (program.outputs[output],), program.compute)
+    store = program.outputs[output]
+    single = Program(program.name, program.inputs, (store,), program.compute)
+    few = sample.restricted(chosen) if sample.shape else sample
     real = {t.name for t in program.inputs if t.dtype in FLOATS}
-    base = evaluate(single, inputs, [points])[0].reshape(len(chosen), -1)
+    [base] = oracle(single, inputs, [few])
     squares = np.zeros((len(chosen), 2))
     for _ in range(_MOVES):
         moved = {
@@ -92,9 +88,7 @@ def _effect(
             for name, array in inputs.items()
         }
         with np.errstate(all="ignore"):
-            change = (
-                np.abs(evaluate(single, moved, [points])[0].reshape(len(chosen), -1) - base) / _STEP
-            )
+            change = np.abs(oracle(single, moved, [few])[0] - base) / _STEP
         change = np.where(np.isfinite(change), change, 0)
         squares += np.stack([change.max(1, initial=0) ** 2, (change**2).mean(1)], 1)
     return np.sqrt(squares / _MOVES)

@@ -22,6 +22,7 @@ from prism_jax.ir.nodes import REAL, Parameter
 from prism_jax.ir.ops import numpy_dtype
 from prism_jax.ir.program import Program
 from prism_jax.ir.values import Float64
+from prism_jax.verify.sample import Sample, oracle
 
 Array: TypeAlias = Any
 
@@ -71,12 +72,18 @@ class Rounded(Float64):
 
 
 def evaluate_rounded(
-    program: Program, inputs: Mapping[str, Array], points: Sequence[Array | None] | None = None
-) -> tuple[Array, ...]:
-    """`ir.evaluate.evaluate` in the program's compute dtype, outputs rounded to their own."""
-    values = evaluate(program, inputs, points, domain=Rounded(program.compute))
+    program: Program, inputs: Mapping[str, Array], samples: Sequence[Sample] | None = None
+) -> list[Array]:
+    """Whole outputs, or their samples as (rows, columns), in the program's compute dtype and then
+    rounded to their own.
+    """
+    domain = Rounded(program.compute)
+    if samples is None:
+        values = list(evaluate(program, inputs, domain=domain))
+    else:
+        values = oracle(program, inputs, samples, domain)
     with np.errstate(all="ignore"):
-        return tuple(
+        return [
             np.asarray(v).astype(numpy_dtype(s.tensor.dtype))
             for v, s in zip(values, program.outputs, strict=True)
-        )
+        ]

@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from prism_jax.ir.nodes import Axis, Iota, Load, Tensor, at
+from prism_jax.verify import contract
 from prism_jax.verify.contract import ContractResult, check
 from prism_jax.verify.domains import domains
 from prism_jax.verify.draws import draws
@@ -282,6 +283,24 @@ def test_large_programs_are_sampled_and_quick():
     assert "all" not in dict(result.protocol)["oracle"]
     off = jax.jit(lambda a, b: (a @ b).at[:, 512:].multiply(1.001))
     assert not check(whole, good, off).passed
+
+
+def test_an_oracle_that_takes_too_long_is_refused_before_it_starts():
+    n, m, d = Axis("n", 4096), Axis("m", 50304), Axis("d", 1024)
+    score = total(mul(t("x", n, d), t("w", d, m)), d)
+    whole = program("loss", out(total(op("exp", score), n, m)))
+    result = check(whole, lambda *_: None, lambda *_: None, seconds=1.0)
+    assert not result.passed
+    assert "the float64 oracle would take" in result.reason
+
+
+def test_where_the_oracle_is_dear_as_many_draws_are_made_as_must_count(monkeypatch):
+    monkeypatch.setattr(contract, "DEAR", 0.0)
+    good = jax.jit(lambda x: jax.nn.softmax(x, 1))
+    result = check(softmax_program(), good, good)
+    assert result.passed
+    assert result.counting == 8
+    assert not check(softmax_program(), good, jax.jit(naive_softmax)).passed
 
 
 def test_reference_out_of_memory_is_replaced_by_the_program_itself():

@@ -51,8 +51,8 @@ def in_float32(graph: SGraph, pair: Pair) -> Callable[..., list[Any]]:
     return run
 
 
-def reference(program: Program) -> Callable[..., tuple[Any, ...]]:
-    def run(*arrays: Any) -> tuple[Any, ...]:
+def reference(program: Program) -> Callable[..., list[Any]]:
+    def run(*arrays: Any) -> list[Any]:
         return evaluate_rounded(
             program, dict(zip((t.name for t in program.inputs), arrays, strict=True))
         )
