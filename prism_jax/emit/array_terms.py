@@ -177,7 +177,8 @@ class Terms:
         row = OPS[node.op]
         values = [self._argument(arg, env) for arg in node.args]
         reals = [v for v, a in zip(values, node.args, strict=True) if a.sort == REAL]
-        if reals and all(v.dtype == "" for v in reals):  # literals alone would take jax's default
+        alone = all(v.dtype == "" for v in reals)  # literals would take jax's own default dtype
+        if reals and (alone or row.jnp.startswith("lax.")):  # and lax does not promote them
             values = [
                 Value(f"jnp.{self.compute}({v.text})", v.axes, self.compute) if v.dtype == "" else v
                 for v in values
@@ -185,9 +186,9 @@ class Terms:
         axes = self._joint(values)
         depth = max((v.depth for v in values), default=0)
         texts = [self.align(v, axes) for v in values]
-        return self.assign(
-            node.op, operation(node, row.jnp, texts), axes, self._width(node.sort), depth
-        )
+        # An opaque cast stays in its dtype, to be widened by those that use it.
+        dtype = str(node.parameter) if node.op == "cast" else self._width(node.sort)
+        return self.assign(node.op, operation(node, row.jnp, texts), axes, dtype, depth)
 
     def _argument(self, node: Node, env: Env) -> Value:
         value = self.value(node, env)
@@ -335,7 +336,7 @@ class Terms:
 def literal(node: Const) -> str:
     """A constant as source text; integers carry their dtype, reals take their neighbours'."""
     if node.sort == "bool":
-        return str(bool(node.value))
+        return f"jnp.bool_({bool(node.value)})"
     if node.sort != REAL:
         return f"jnp.{node.sort}({node.value})"
     value = float(node.value)

@@ -61,15 +61,13 @@ def load(tiles: Tiles, node: Load, env: Env, order: tuple[Key, ...] | None = Non
 
 def store(tiles: Tiles, item: Store, env: Env) -> None:
     """Writes a tile of an output into the scope that is open."""
-    value = tiles.number(item.value, env)
+    value = tiles.tile(item.value, env)
     address = _Address(tiles, item.tensor, item.index, env, None, ())
     text, _ = address.text()
     arguments = [text]
     shown = tiles.align(value, address.dims)
     if value.dtype not in (item.tensor.dtype, ""):
         shown = f"{shown}.to({tl_dtype(item.tensor.dtype)})"
-    elif value.dtype == "":
-        shown = f"tl.full((), {shown}, {tl_dtype(item.tensor.dtype)})"
     arguments.append(shown)
     masks = address.ragged()
     if masks:

@@ -134,9 +134,10 @@ def power(x, y):
     size = tl.exp2(y * tl.log2(tl.abs(x)))
     whole = tl.floor(y) == y
     odd = whole & (tl.floor(y * 0.5) * 2.0 != y) & (tl.abs(y) < 16777216.0)
-    signed = tl.where(odd, -size, tl.where(whole, size, float("nan")))
-    result = tl.where((x < 0) & (x > float("-inf")), signed, tl.where((x < 0) & odd, -size, size))
-    return tl.where((y == 0) | (x == 1.0), 1.0, result)
+    signed = tl.where(odd, -size, size)
+    below = tl.where(whole, signed, tl.where(x == float("-inf"), size, float("nan")))
+    result = tl.where(x < 0, below, size)
+    return tl.where(y == 0, 1.0, tl.where(x == 1.0, 1.0, result))
 ''',
     "sign": '''
 @triton.jit
@@ -158,6 +159,24 @@ def reduce_precision(x, exponent: tl.constexpr, mantissa: tl.constexpr):
     y = bits.to(tl.float32, bitcast=True)
     sign = tl.where(x.to(tl.int32, bitcast=True) < 0, -1.0, 1.0)
     if exponent < 8:
+        y = tl.where(tl.abs(y) > top, sign * float("inf"), y)
+        y = tl.where(tl.abs(y) < tiny, sign * 0.0, y)
+    return tl.where((x != x) | (tl.abs(x) == float("inf")), x, y)
+''',
+    "reduce_precision_wide": '''
+@triton.jit
+def reduce_precision_wide(x, exponent: tl.constexpr, mantissa: tl.constexpr):
+    """x (double) rounded to nearest even with so many bits; out of range as in reduce_precision."""
+    top: tl.constexpr = (2.0 - 2.0 ** (-mantissa)) * 2.0 ** (2 ** (exponent - 1) - 1)
+    tiny: tl.constexpr = 2.0 ** (2 - 2 ** (exponent - 1))
+    bits = x.to(tl.int64, bitcast=True)
+    if mantissa < 52:
+        last = (bits >> (52 - mantissa)) & 1
+        bits = (bits + last + ((1 << (51 - mantissa)) - 1)) & -(1 << (52 - mantissa))
+    y = bits.to(tl.float64, bitcast=True)
+    one = x * 0 + 1
+    sign = tl.where(x.to(tl.int64, bitcast=True) < 0, -one, one)
+    if exponent < 11:
         y = tl.where(tl.abs(y) > top, sign * float("inf"), y)
         y = tl.where(tl.abs(y) < tiny, sign * 0.0, y)
     return tl.where((x != x) | (tl.abs(x) == float("inf")), x, y)
@@ -223,6 +242,8 @@ def operation(
             return call("reduce_precision", texts[0], *map(str, node.parameter)), dtype
         case "max" | "min" if sort == "bool":
             return f"{texts[0]} {'|' if node.op == 'max' else '&'} {texts[1]}", dtype
+        case "not" if sort.startswith("uint"):
+            return f"{texts[0]} ^ {np.iinfo(sort).max}", dtype
         case "shift_left" | "shift_right_logical" | "shift_right_arithmetic":
             return _shift(node.op, sort, *texts), dtype
         case "cast":

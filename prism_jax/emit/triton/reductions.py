@@ -56,7 +56,7 @@ def reduce(tiles: Tiles, node: Reduce, env: Env) -> Value:
     keys = [s.key for s in (tiles.span(a, inner) for a in node.axes) if s.width > 1]
     if node.monoid in ("max", "min") and node.body.sort == REAL:
         return extreme(tiles, node.monoid, node.body, inner, keys, describe(node))
-    body = tiles.number(node.body, inner)
+    body = tiles.tile(node.body, inner)
     if node.monoid.startswith("arg"):
         (axis,) = node.axes
         _, index = fold_arg(tiles, node.monoid, body, tiles.span(axis, inner), node.body.sort)
@@ -183,13 +183,22 @@ def _repeated(tiles: Tiles, node: Reduce, body: Value, count: int) -> Value:
     """The reduction of `count` equal values."""
     if MONOIDS[node.monoid].idempotent:
         return body
+    dtype = body.dtype or tiles.compute
+
+    def times(left: str, right: str) -> Value:
+        text = combination(tiles, "prod", node.body.sort, left, right)
+        return tiles.assign("mul", text, body.dims, dtype, body.depth, zero=body.zero)
+
     if node.monoid == "sum":
-        text = f"{body.text} * {count}"
-    else:
-        raise ValueError(f"a product of {count} equal factors has no form here: {describe(node)}")
-    return tiles.assign(
-        "mul", text, body.dims, body.dtype or tiles.compute, body.depth, zero=body.zero
-    )
+        return times(body.text, str(count))
+    power, base = None, body
+    while count:  # square and multiply
+        if count % 2:
+            power = base if power is None else times(power.text, base.text)
+        count //= 2
+        base = times(base.text, base.text) if count else base
+    assert power is not None
+    return power
 
 
 def extreme(
@@ -197,7 +206,7 @@ def extreme(
 ) -> Value:
     """The largest or least c * x of a tile as c times that of x: rounding keeps the order."""
     inner, factor = tiles.factored(body)
-    found = fold(tiles, monoid, tiles.number(inner, env), keys, REAL, comment)
+    found = fold(tiles, monoid, tiles.tile(inner, env), keys, REAL, comment)
     if factor == 1.0:
         return found
     text = f"{found.text} * {factor!r}"

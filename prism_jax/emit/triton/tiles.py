@@ -251,6 +251,14 @@ class Tiles:
         value = self.value(node, env)
         return self.convert(value, self.compute) if node.sort == REAL else value
 
+    def tile(self, node: Node, env: Env) -> Value:
+        """The same, never a literal: a constant gets a name and a dtype."""
+        value = self.number(node, env)
+        if isinstance(node, Const) and value.text == literal(node.value):
+            dtype = self.compute if node.sort == REAL else node.sort
+            return self.assign("const", typed_literal(node, self.compute), (), dtype, 0, "")
+        return value
+
     def _compute(self, node: Node, env: Env) -> Value:
         match node:
             case Const():
@@ -283,7 +291,7 @@ class Tiles:
 
     def _pointwise(self, node: Pointwise, env: Env) -> Value:
         if node is self.holds:
-            return self.number(node.args[1], env)
+            return self.tile(node.args[1], env)
         if node.op == "exp" and self.exp2 and self.compute == "float32":
             return exponentials.exponential(self, node, env)
         values = [self.number(arg, env) for arg in node.args]
@@ -296,7 +304,12 @@ class Tiles:
                 texts[n] = typed_literal(arg, self.compute)
             elif texts[n].startswith("-"):
                 texts[n] = f"({texts[n]})"
-        text, dtype = operation(node, texts, self.compute, self.helpers)
+        logic = {"and": "and", "min": "and", "or": "or", "max": "or", "xor": "xor"}.get(node.op)
+        mixed = len({bool(v.dims) for v in values}) > 1
+        if node.sort == "bool" and logic is not None and mixed:
+            text, dtype = self._logic(logic, values, texts), "bool"
+        else:
+            text, dtype = operation(node, texts, self.compute, self.helpers)
         depth = max((v.depth for v in values), default=0)
         zero = (
             frozenset.intersection(*(v.zero for v in values))
@@ -304,6 +317,13 @@ class Tiles:
             else frozenset[Key]()
         )
         return self.assign(node.op, text, dims, dtype, depth, zero=zero)
+
+    def _logic(self, op: str, values: list[Value], texts: list[str]) -> str:
+        """and, or, xor of masks of which one is a scalar: a choice, which needs no broadcast."""
+        scalar = 1 if values[0].dims else 0
+        one, other = texts[scalar], texts[1 - scalar]
+        chosen = {"and": (other, "False"), "or": ("True", other), "xor": (f"~{other}", other)}[op]
+        return f"tl.where({one}, {chosen[0]}, {chosen[1]})"
 
     def resolved(self, node: Node) -> Node:
         """What stands for a node here: a selection whose mask holds is its first value."""
