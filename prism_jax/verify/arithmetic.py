@@ -168,8 +168,8 @@ class Arithmetic:
 
     def _extreme(self, op: str, a: Array, b: Array) -> Array:
         x, y = self.key(a), self.key(b)
-        self.meet("a maximum or minimum", x)
-        self.meet("a maximum or minimum", y)
+        self.order("a maximum or minimum", x)
+        self.order("a maximum or minimum", y)
         best = np.where((x >= y) if op == "max" else (x <= y), a, b)
         nan = (a["p"] == NAN) | (b["p"] == NAN)
         return np.where(nan, self.code(NAN), best) if nan.any() else best
@@ -177,7 +177,7 @@ class Arithmetic:
     def extreme_of(self, monoid: str, x: Array) -> Array:
         """The maximum or minimum along the last dimension; a NaN wins."""
         key = self.key(x)
-        self.meet("a maximum or minimum", key)
+        self.order("a maximum or minimum", key)
         place = (np.argmax if monoid == "max" else np.argmin)(key, axis=-1)
         best = np.take_along_axis(x, place[..., None], -1)[..., 0]
         nan = (x["p"] == NAN).any(-1)
@@ -293,6 +293,10 @@ class Arithmetic:
     def meet(self, what: str, values: Array) -> None:
         """Notes the arguments of an operator that has no algebra here."""
         self.met |= {(what, int(v)) for v in np.unique(values)}
+
+    def order(self, what: str, keys: Array) -> None:
+        """Notes what is put in order; infinities are where they are in any order."""
+        self.meet(what, keys[np.abs(keys) < (1 << 62)])
 
     # ---- representation
 

@@ -91,7 +91,7 @@ class Residues(Arithmetic):
         flat = array.transpose([*rest, *dims]).reshape([array.shape[n] for n in rest] + [-1])
         if monoid in ("argmax", "argmin"):
             key = self.key(flat)
-            self.meet("an argmax", key)
+            self.order("an argmax", key)
             return np.argmax(key if monoid == "argmax" else -key, axis=-1)
         if monoid in ("max", "min") and flat.shape[-1]:
             return self.extreme_of(monoid, flat)
