@@ -30,7 +30,10 @@ def test_candidates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = program(name)
     found = search(source, [Form(source)], device.row("H100"))
     draw = np.random.default_rng(0)
-    inputs = [draw.standard_normal(t.shape).astype(numpy_dtype(t.dtype)) for t in source.inputs]
+    shapes = [tuple(map(int, t.shape)) for t in source.inputs]
+    arrays = [draw.standard_normal(shape) for shape in shapes]
+    dtypes = [numpy_dtype(t.dtype) for t in source.inputs]
+    inputs = [x.astype(dtype) for x, dtype in zip(arrays, dtypes, strict=True)]
     wanted = evaluate(source, {t.name: x for t, x in zip(source.inputs, inputs, strict=True)})
     tried = [c for c in found.candidates if c.kernels][:3]
     assert tried
