@@ -38,6 +38,14 @@ class ScheduleLike(Protocol):
     def num_stages(self) -> int: ...
     @property
     def products(self) -> str: ...
+    @property
+    def cut(self) -> bool: ...
+    @property
+    def exp2(self) -> bool | None: ...
+    @property
+    def swizzle(self) -> int: ...
+    @property
+    def hints(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,8 @@ class _Writer:
             t.name: self.names.new(f"{t.name}_ptr") for t in (*kernel.reads, *kernel.writes)
         }
         narrow = all(t.dtype not in ("float32", "float64") for t in kernel.reads)
-        exp2 = bool(getattr(schedule, "exp2", narrow))
-        self.cut = bool(getattr(schedule, "cut", False))
+        exp2 = narrow if schedule.exp2 is None else schedule.exp2
+        self.cut = schedule.cut
         self.tiles = Tiles(
             compute, self.layout, self.pointers, self.names, exp2, 32 * schedule.num_warps
         )
@@ -133,7 +141,7 @@ class _Writer:
         many.sort(key=lambda ad: ad[0] in growing)  # all blocks of the longest rows first
         env: dict[Axis, Span] = {a: tiles.open(d, None, 0) for a, d in dims if d.count == 1}
         counts = [d.count for _, d in many]
-        swizzle = int(getattr(self.schedule, "swizzle", 1))
+        swizzle = self.schedule.swizzle
         plain = len(many) <= 3 and all(c <= GRID_LIMIT for c in counts[1:])
         if plain and (swizzle <= 1 or len(many) < 2):
             blocks = [f"tl.program_id({n})" for n in range(len(many))]
