@@ -17,6 +17,7 @@ from prism_jax.emit.binary import KernelSource, pointer_type
 from prism_jax.emit.names import Names, identifier
 from prism_jax.emit.scopes import Scope
 from prism_jax.emit.triton import access
+from prism_jax.emit.triton.early import early
 from prism_jax.emit.triton.loops import LoopWriter
 from prism_jax.emit.triton.operators import HELPERS, needed
 from prism_jax.emit.triton.spans import Dimension, Layout, lay_out
@@ -91,6 +92,11 @@ class _Writer:
     def run(self) -> EmittedKernel:
         tiles, kernel = self.tiles, self.kernel
         env, grid = self._grid()
+        if self.schedule.hints:
+            spread = (g.axis for g in kernel.grid)
+            tiles.blocks = frozenset(
+                a for a in spread if self.layout.dimensions["grid", a.name].count > 1
+            )
         warps, stages = self.schedule.num_warps, self.schedule.num_stages
         writer = LoopWriter(tiles, kernel, warps, stages, self.cut)
         for loop in kernel.loops:
@@ -114,7 +120,7 @@ class _Writer:
         outer = Scope[Value]()
         outer.add("@triton.jit")
         body = Scope[Value](outer)
-        body.add(*self._docstring(), *self.tiles.scope.lines)
+        body.add(*self._docstring(), *early(self.tiles.scope.lines, self.tiles.elements))
         outer.block(f"def {self.function}({parameters}):", body)
         return f"import triton\nimport triton.language as tl\n{helpers}\n\n{outer.text()}\n"
 

@@ -11,6 +11,7 @@ stores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -67,9 +68,11 @@ class Tiles:
       pointers: name of the pointer of each tensor.
       exp2: write exp(x) as exp2(x * log2(e)), with constants of x folded into the factor.
       threads: of one block.
+      blocks: axes that are spread over several blocks, if loads are to say who reads them again.
       carried: value of each accumulator by name and phase, as far as it has one now.
       helpers: names of the helper functions called so far.
       holds: a selection whose mask is true everywhere in the loop that is open.
+      elements: of a thread, for each name.
     """
 
     compute: str
@@ -78,11 +81,13 @@ class Tiles:
     names: Names
     exp2: bool = False
     threads: int = 128
+    blocks: frozenset[Axis] = frozenset()
     scope: Scope[Value] = field(default_factory=lambda: Scope[Value]())
     carried: dict[tuple[str, str], Value] = field(default_factory=dict[tuple[str, str], Value])
     spans: dict[Key, Span] = field(default_factory=dict[Key, Span])
     helpers: set[str] = field(default_factory=set[str])
     holds: Pointwise | None = None
+    elements: dict[str, int] = field(default_factory=dict[str, int])
 
     # --- names, lines, dimensions ---------------------------------------------------------------
 
@@ -98,6 +103,8 @@ class Tiles:
     ) -> Value:
         """A new name for `text`, written in the scope at `depth`, with a comment."""
         name = self.names.new(wish)
+        count = math.prod(self.width(k) for k in dims)
+        self.elements[name] = -(-count // self.threads)
         first, *more = fitted(f"{name} = {text}")
         shown = f"  # {name_of(dims) if comment is None else comment}" if comment != "" else ""
         scope = self.scope.at(depth)
