@@ -16,7 +16,7 @@ from prism_jax.device import Device
 from prism_jax.explore.bounds import estimate
 from prism_jax.explore.sizes import evaluate
 from prism_jax.instantiate.plan import Schedule
-from prism_jax.instantiate.work import cut_loops, less, share_left
+from prism_jax.instantiate.work import cut_loops, less, share_left, spread, wasted
 from prism_jax.ir.sgraph import Kernel
 
 Sizes = tuple[tuple[str, int], ...]
@@ -53,6 +53,8 @@ class Ranking:
         self.cuts = bool(cut_loops(kernel))
         if self.cuts:
             form = less(form, share_left(kernel, table))
+        if device.kind == "gpu":
+            form = spread(form, wasted(kernel, table))
         rows = np.size(form.blocks)
         keep = np.ones(rows, np.bool_)
         for symbol, value in shared.items():

@@ -24,13 +24,17 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from prism_jax.ir.forms import Form
+from prism_jax.ir.forms import Form, width
 from prism_jax.ir.idle import Mask, cutting
 from prism_jax.ir.masks import Atom
-from prism_jax.ir.nodes import Axis
+from prism_jax.ir.nodes import Axis, Load
+from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, Loop
 
-__all__ = ["cut_loops", "less", "share_left"]
+__all__ = ["cut_loops", "less", "share_left", "spread", "wasted"]
+
+SEGMENT = 64
+"""Bytes that lie together for a block to use all that the memory hands over."""
 
 MOST_BLOCKS = 256
 """Blocks along the axes of a mask that are looked at; of more, evenly spaced ones."""
@@ -74,6 +78,39 @@ def less(form: Form, share: npt.NDArray[np.float64]) -> Form:
         loaded=form.loaded * share,
         arithmetic={unit: count * share for unit, count in form.arithmetic.items()},
     )
+
+
+def wasted(kernel: Kernel, sizes: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
+    """For each row of sizes, how many times more bytes are moved than are used, because a block
+    wants short pieces of rows.
+    """
+    rows = max((len(column) for column in sizes.values()), default=1)
+    tiles = {g.axis: _column(g.tile, sizes, rows) for g in kernel.grid}
+    tiles |= {x.axis: _column(x.tile, sizes, rows) for x in kernel.all_loops}
+    total, moved = 0.0, np.zeros(rows)
+    loads = {n for n in walk(kernel.roots) if isinstance(n, Load) and n.index}
+    for load in sorted(loads, key=lambda n: (n.tensor.name, str(n.index))):
+        shape = load.tensor.shape
+        if not all(isinstance(size, int) for size in shape):
+            continue
+        element = width(load.tensor.dtype)
+        count = float(np.prod([int(size) for size in shape])) * element
+        piece = np.ones(rows)
+        for axis, coefficient in load.index[-1].terms:
+            if isinstance(axis, Axis) and coefficient == 1 and isinstance(axis.size, int):
+                piece = piece * np.minimum(
+                    tiles.get(axis, _column(axis.size, sizes, rows)), axis.size
+                )
+        piece = np.minimum(piece, int(shape[-1]))
+        whole = piece >= int(shape[-1])  # the next row follows at once
+        total += count
+        moved += count * np.where(whole, 1.0, np.maximum(1.0, SEGMENT / (piece * element)))
+    return moved / total if total else np.ones(rows)
+
+
+def spread(form: Form, factor: npt.NDArray[np.float64]) -> Form:
+    """The form of a kernel that moves so many times more bytes."""
+    return replace(form, loaded=form.loaded * factor, compulsory=form.compulsory * factor)
 
 
 def _share(
