@@ -72,8 +72,17 @@ class Ranking:
         }
 
     def first(self, count: int) -> list[Try]:
-        """What to try first: the best sizes with the schedule that suits them, half with two."""
-        best = list(self.rows)[: max(1, count * 2 // 3)]
+        """What to try first: the best sizes for each of the best ways to cut up the grid, then the
+        best sizes, a third of all with a second schedule.
+        """
+        several = max(1, count * 2 // 3)
+        grid = {g.tile for g in self.kernel.grid}
+        ways: dict[Sizes, Sizes] = {}
+        for sizes in self.rows:
+            ways.setdefault(tuple(item for item in sizes if item[0] in grid), sizes)
+        apart = list(ways.values())[: several // 2]
+        best = list(dict.fromkeys([*apart, *self.rows]))[:several]
+        best.sort(key=lambda sizes: self.rows[sizes].seconds)
         found = [self._try(sizes, schedule) for sizes in best for schedule in self._some(sizes, 1)]
         for sizes in best[: count - len(best)]:
             found += [self._try(sizes, s) for s in self._some(sizes, 2)[1:]]

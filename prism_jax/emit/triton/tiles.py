@@ -301,6 +301,9 @@ class Tiles:
             return self.tile(node.args[1], env)
         if node.op == "exp" and self.exp2 and self.compute == "float32":
             return exponentials.exponential(self, node, env)
+        inverse = self._inverse(node)
+        if inverse is not None:
+            return self._pointwise(Pointwise("mul", (node.args[0], Const(inverse))), env)
         values = [self.number(arg, env) for arg in node.args]
         dims = self.sorted(k for v in values for k in v.dims)
         texts = [self.align(v, dims) for v in values]
@@ -324,6 +327,18 @@ class Tiles:
             else frozenset[Key]()
         )
         return self.assign(node.op, text, dims, dtype, depth, zero=zero)
+
+    def _inverse(self, node: Pointwise) -> float | None:
+        """1 / c of a division by a constant: where that is exact, or no less exact than what is
+        done to exponents.
+        """
+        if node.op != "div" or node.sort != REAL or not isinstance(node.args[1], Const):
+            return None
+        number = float(node.args[1].value)
+        mantissa, exponent = math.frexp(number)
+        exact = abs(mantissa) == 0.5 and abs(exponent) < 100
+        normal = math.isfinite(number) and 1e-30 < abs(number) < 1e30
+        return 1.0 / number if exact or (normal and self.exp2) else None
 
     def _logic(self, op: str, values: list[Value], texts: list[str]) -> str:
         """and, or, xor of masks of which one is a scalar: a choice, which needs no broadcast."""
