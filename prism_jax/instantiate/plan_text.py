@@ -1,4 +1,4 @@
-"""Plans as text that parses back to an equal plan: what records, caches and the gallery keep.
+r"""Plans as text that parses back to an equal plan: what records, caches and the gallery keep.
 
 The head has one line for each thing that a plan adds to its sGraph; the sGraph's text follows.
 
@@ -9,7 +9,7 @@ The head has one line for each thing that a plan adds to its sGraph; the sGraph'
 >>> kernel = Kernel("copy", (GridAxis(i, "T"),), (), (Store(y, (at(i),), Load(x, (at(i),))),))
 >>> graph = SGraph("copy", (x,), (kernel,), (y,))
 >>> plan = Plan(graph, "triton", "H100", (("T", 4),), (Schedule(8, hints=True),))
->>> print("\\n".join(print_plan(plan).splitlines()[:4]))
+>>> print("\n".join(print_plan(plan).splitlines()[:4]))
 plan triton for H100
 sizes T=4
 schedule num_warps=8 num_stages=3 hints=true

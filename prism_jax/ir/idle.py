@@ -208,7 +208,7 @@ class _Lemma:
         factors = _factors(root)
         for node in walk([root]):
             if node is self.mask:
-                known[node] = known[node.args[1]] if selection is None else selection
+                known[node] = known[self.mask.args[1]] if selection is None else selection
             else:
                 known[node] = _clipped(_step(node, known, carried, node in factors), node.sort)
         return known[root]

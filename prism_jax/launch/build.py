@@ -22,7 +22,7 @@ from prism_jax.emit.binary import Binary, KernelSource
 from prism_jax.instantiate.plan import Plan
 from prism_jax.launch.value import Launch
 
-Function = Callable[..., tuple[Any, ...]]
+Function = Callable[..., Sequence[Any]]
 
 _binaries: dict[tuple[str, int], Binary | str] = {}
 _lock = threading.Lock()
@@ -43,7 +43,7 @@ class Built:
         """The compiled kernels, in order."""
         return tuple(launch.binary for launch in self.launches)
 
-    def __call__(self, *args: Any) -> tuple[Any, ...]:
+    def __call__(self, *args: Any) -> Sequence[Any]:
         """Runs the plan: arrays in the order of the sGraph's inputs."""
         return self.call(*args)
 

@@ -14,7 +14,7 @@ from prism_jax.ir.sgraph import Accumulator, Loop
 from tests.emit.graphs import Case, attention, load, mul, op
 
 ROW, KEY = Axis("i", 40), Axis("j", 40)
-I, J = Iota(ROW), Iota(KEY)
+HERE, THERE = Iota(ROW), Iota(KEY)
 
 
 def integer(value: int) -> Const:
@@ -28,17 +28,26 @@ def loop_of(case: Case) -> Loop:
 
 
 MASKS: dict[str, tuple[Node, bool]] = {
-    "causal": (op("le", J, I), True),
-    "causal with earlier keys": (op("le", J, op("add", I, integer(3))), True),
-    "strictly causal: the first row has none": (op("lt", J, I), False),
-    "shifted back: the first rows have none": (op("le", J, op("sub", I, integer(2))), False),
-    "window": (op("and", op("le", J, I), op("gt", J, op("sub", I, integer(9)))), True),
-    "empty window": (op("and", op("le", J, I), op("gt", J, I)), False),
-    "suffix": (op("ge", J, I), True),
-    "beyond the keys": (op("ge", J, op("add", I, integer(1))), False),
-    "one position": (op("eq", J, I), True),
-    "a condition on rows alone": (op("and", op("le", J, I), op("ge", I, integer(1))), False),
-    "a condition on rows that holds": (op("and", op("le", J, I), op("ge", I, integer(0))), True),
+    "causal": (op("le", THERE, HERE), True),
+    "causal with earlier keys": (op("le", THERE, op("add", HERE, integer(3))), True),
+    "strictly causal: the first row has none": (op("lt", THERE, HERE), False),
+    "shifted back: the first rows have none": (op("le", THERE, op("sub", HERE, integer(2))), False),
+    "window": (
+        op("and", op("le", THERE, HERE), op("gt", THERE, op("sub", HERE, integer(9)))),
+        True,
+    ),
+    "empty window": (op("and", op("le", THERE, HERE), op("gt", THERE, HERE)), False),
+    "suffix": (op("ge", THERE, HERE), True),
+    "beyond the keys": (op("ge", THERE, op("add", HERE, integer(1))), False),
+    "one position": (op("eq", THERE, HERE), True),
+    "a condition on rows alone": (
+        op("and", op("le", THERE, HERE), op("ge", HERE, integer(1))),
+        False,
+    ),
+    "a condition on rows that holds": (
+        op("and", op("le", THERE, HERE), op("ge", HERE, integer(0))),
+        True,
+    ),
 }
 
 
@@ -89,7 +98,7 @@ def scores(dtype: str = "float16") -> Node:
     return load(Tensor("x", (40, 40), dtype), ROW, KEY)
 
 
-CAUSAL = op("le", J, I)
+CAUSAL = op("le", THERE, HERE)
 SMALL = op("cast", load(Tensor("n", (40, 40), "int8"), ROW, KEY), parameter="float32")
 """Values of which the range is known."""
 
@@ -105,7 +114,7 @@ def test_a_row_without_elements_is_checked() -> None:
     proved = cutting(masked(CAUSAL, SMALL, -1e30))
     assert proved is not None
     assert proved.idle == Idle()
-    checked = cutting(masked(op("lt", J, I), SMALL, -1e30))
+    checked = cutting(masked(op("lt", THERE, HERE), SMALL, -1e30))
     assert checked is not None
     assert checked.idle.checks
 
@@ -115,8 +124,8 @@ def test_a_row_without_elements_is_checked() -> None:
     [
         (masked(CAUSAL, scores(), -1e30, "cos"), "a cosine of a large number is no zero"),
         (masked(CAUSAL, scores(), -100.0), "exp(-100 - m) is no zero"),
-        (masked(op("le", mul(J, 2), I), scores(), -1e30), "not the axis itself"),
-        (masked(op("le", Load(Tensor("n", (), "int32"), ()), J), scores(), -1e30), "loaded"),
+        (masked(op("le", mul(THERE, 2), HERE), scores(), -1e30), "not the axis itself"),
+        (masked(op("le", Load(Tensor("n", (), "int32"), ()), THERE), scores(), -1e30), "loaded"),
     ],
     ids=["cos", "small fill", "multiple", "loaded"],
 )
@@ -152,7 +161,7 @@ def test_a_sum_that_is_not_rescaled_to_zero_is_not_cut() -> None:
 def test_where_x_is_not_finite() -> None:
     """Zero times a load that may be infinite is no zero, unless it is a factor of a product."""
     weight = load(Tensor("w", (40,), "float16"), KEY)
-    real = op("cast", J, parameter="float32")
+    real = op("cast", THERE, parameter="float32")
     loop = masked(CAUSAL, SMALL, -1e30)
     top, total = loop.accumulators
     for factor, answer in ((weight, True), (op("exp", weight), False), (op("sin", real), True)):

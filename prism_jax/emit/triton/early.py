@@ -1,4 +1,4 @@
-"""Loads as early as they can be, so that they are all on their way at once.
+r"""Loads as early as they can be, so that they are all on their way at once.
 
 In: the lines of a kernel's body, and how many elements of each tile a thread has. Out: the same
 lines in another order. A line computes what it is made of when it is first needed, which would put
@@ -9,7 +9,7 @@ Loads (and the addresses they need) move to before the first statement that make
 their own order, as far as registers allow; past a loop only small ones, since they then occupy
 registers all through it. Nothing is moved that depends on a loop or on a reduction.
 
->>> print("\\n".join(early([
+>>> print("\n".join(early([
 ...     "x = tl.load(x_ptr)", "top = tl.max(x, 0)", "at = row * 8", "# y[i]",
 ...     "y = tl.load(y_ptr + at)"], {"x": 4, "y": 4})))
 x = tl.load(x_ptr)
