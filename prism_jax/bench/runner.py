@@ -199,6 +199,8 @@ def _region(region: RegionReport) -> dict[str, Any]:
         "axioms": list(region.axioms),
         "search": region.search,
         "refused": list(region.refused),
+        "plan_text": region.plan_text,
+        "evidence": region.evidence,
         "candidates": [dataclasses.asdict(candidate) for candidate in region.candidates],
     }
 
