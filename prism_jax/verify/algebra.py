@@ -208,7 +208,9 @@ def content(poly: Poly, signed: bool) -> tuple[Fraction, Mono, Poly]:
             shared[atom] = least
     common = Mono(tuple(sorted(shared.items(), key=lambda f: f[0].key)))
     inverse = Mono(tuple((a, -e) for a, e in common.factors))
-    rest = collect((m2, c * d) for m, c in poly.terms for m2, d in product(m, inverse, guarded=False).terms)
+    rest = collect(
+        (m2, c * d) for m, c in poly.terms for m2, d in product(m, inverse, guarded=False).terms
+    )
     c = leading(rest) if signed else abs(leading(rest))
     return c, common, scale(rest, 1 / c)
 

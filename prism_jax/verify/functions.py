@@ -176,7 +176,9 @@ def masked(condition: Poly, body: Poly, sign: int) -> Poly:
         raise Unproven("a choice between infinities")
     inner = sole_atom(body)
     if inner is not None and inner.kind == "masked" and inner.fields[2] == sign:
-        return masked(connective("and", condition, _poly(inner.fields[0])), _poly(inner.fields[1]), sign)
+        return masked(
+            connective("and", condition, _poly(inner.fields[0])), _poly(inner.fields[1]), sign
+        )
     lead = abs(leading(body)) if body.terms else Fraction(1)
     return scale(of(Atom("masked", (condition, scale(body, 1 / lead), sign))), lead)
 

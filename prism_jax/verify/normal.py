@@ -134,9 +134,7 @@ class Normal:
         parts = [number(index.offset)]
         for term, c in index.terms:
             value = (
-                axis_value(term)
-                if isinstance(term, Axis)
-                else wrapped(self.poly(term), term.sort)
+                axis_value(term) if isinstance(term, Axis) else wrapped(self.poly(term), term.sort)
             )
             parts.append(scale(value, c))
         return plus(*parts)
