@@ -1,4 +1,4 @@
-"""Signs and infinities of terms of the proof: what is never negative, what a mask may make infinite.
+"""Signs and infinities of terms of the proof: what is never negative, what a mask makes infinite.
 
 In: a term. Out: whether it is nonnegative for all real inputs, and which infinities it may be. The
 proof is for finite inputs, but masks write infinities of their own, and those have no algebra:
