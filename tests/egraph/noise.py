@@ -23,7 +23,7 @@ RUNS = 8
 
 
 class Noisy(Float64):
-    """As `Float64`, with noise of relative size `NOISE` on every real value as soon as it exists."""
+    """As `Float64`, with relative noise of `NOISE` on every real value as soon as it exists."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
