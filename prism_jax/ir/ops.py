@@ -116,7 +116,8 @@ def _reduce_precision(parameter: Parameter, x: Any) -> Any:
     exponent, mantissa = parameter
     x = np.asarray(x, np.float64)
     with np.errstate(all="ignore"):
-        scale = np.exp2(np.floor(np.log2(np.where(x == 0, 1, np.abs(x)))) - mantissa)
+        size = np.maximum(np.floor(np.log2(np.where(x == 0, 1, np.abs(x)))), -1022)
+        scale = np.exp2(size - mantissa)  # at least float64's smallest number
         rounded = np.where(np.isfinite(x) & (x != 0), np.round(x / scale) * scale, x)
         top = 2.0 ** (2 ** (exponent - 1) - 1) * (2 - 2.0**-mantissa)
         tiny = 2.0 ** (2 - 2 ** (exponent - 1))
@@ -158,8 +159,10 @@ def _div(a: Any, b: Any) -> Any:
     if np.issubdtype(np.asarray(a).dtype, np.floating):
         return np.divide(a, b)
     safe = np.where(b == 0, 1, b)  # integers truncate; XLA gives -1 for a division by zero
-    quotient = np.sign(a) * np.sign(safe) * (np.abs(a) // np.abs(safe))
-    return np.where(b == 0, -1, quotient).astype(np.asarray(a).dtype)
+    with np.errstate(over="ignore"):  # the least integer has no absolute value, and over -1 stays
+        down = np.floor_divide(a, safe)
+        up = (down * safe != a) & ((a < 0) != (safe < 0))
+        return np.where(b == 0, -1, down + up).astype(np.asarray(a).dtype)
 
 
 def _rem(a: Any, b: Any) -> Any:

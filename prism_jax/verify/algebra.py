@@ -9,6 +9,7 @@ The axioms that live here (others are in `binders` and `normal`):
 
     a b = b a, (a b) c = a (b c), a (b + c) = a b + a c      ring
     a^x a^y = a^(x+y), (a b)^x = a^x b^x, (a^x)^y = a^(xy)   powers; fractional ones of nonnegatives
+                                                             (`signs`: sqrt(x)^2 is not x otherwise)
     exp(a + b) = exp(a) exp(b), exp(c a) = exp(a)^c          exponentials
     log(a b) = log a + log b, log exp a = a                  logarithms, of positives
 
@@ -20,7 +21,8 @@ of primes.
 >>> minus(times(plus(x, y), plus(x, y)), plus(times(x, x), times(y, y))).key == times(
 ...     number(2), x, y).key
 True
->>> power(power(plus(x, y), Fraction(1, 2)), Fraction(2)).key == plus(x, y).key
+>>> squares = plus(times(x, x), times(y, y))
+>>> power(power(squares, Fraction(1, 2)), Fraction(2)).key == squares.key
 True
 """
 
@@ -28,6 +30,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from prism_jax.verify.signs import (
+    atom_nonnegative,
+    infinities,
+    may_cancel,
+    may_vanish,
+    nonnegative,
+    settle,
+)
 from prism_jax.verify.terms import (
     MOST_TERMS,
     UNIT,
@@ -57,7 +67,7 @@ def plus(*polys: Poly) -> Poly:
         return some[0]
     if any(is_infinite(p) for p in some):
         raise Unproven("arithmetic with an infinity")
-    return collect(t for p in some for t in p.terms)
+    return settle(t for p in some for t in p.terms)
 
 
 def scale(poly: Poly, factor: Fraction | int) -> Poly:
@@ -86,8 +96,9 @@ def _times(a: Poly, b: Poly) -> Poly:
     for p, q in ((a, b), (b, a)):
         value = constant(p)
         if value is not None:
-            if value == 0 and is_infinite(q):
-                raise Unproven("arithmetic with an infinity")
+            if value == 0:
+                for mono, _ in q.terms:
+                    may_cancel(mono)
             return scale(q, value)
     if is_infinite(a) or is_infinite(b):
         raise Unproven("arithmetic with an infinity")
@@ -96,20 +107,33 @@ def _times(a: Poly, b: Poly) -> Poly:
     if len(a.terms) == len(b.terms) == 1:
         (m, c), (n, d) = a.terms[0], b.terms[0]
         return scale(product(m, n), c * d)
+    for p, q in ((a, b), (b, a)):
+        if len(q.terms) > 1 and infinities(p):
+            raise Unproven("a value that a mask makes infinite does not distribute")
     parts = [(product(m, n), c * d) for m, c in a.terms for n, d in b.terms]
-    return collect((m, c * d) for p, c in parts for m, d in p.terms)
+    return settle((m, c * d) for p, c in parts for m, d in p.terms)
 
 
-def product(*monos: Mono) -> Poly:
-    """The product of monomials: one monomial, or more where whole powers of sums multiply out."""
+def product(*monos: Mono, guarded: bool = True) -> Poly:
+    """The product of monomials: one monomial, or more where whole powers of sums multiply out.
+
+    `guarded=False` where what cancels is kept beside the product, so that nothing is lost.
+    """
     powers: dict[Atom, Fraction] = {}
+    roots: set[Atom] = set()
     for mono in monos:
         for atom, e in mono.factors:
             powers[atom] = powers.get(atom, Fraction(0)) + e
+            if e.denominator != 1:
+                roots.add(atom)
     open_: list[tuple[Atom, Fraction]] = []
     kept: list[tuple[Atom, Fraction]] = []
     coefficient = Fraction(1)
     for atom, e in powers.items():
+        if guarded and atom in roots and e.denominator == 1:
+            may_vanish(atom)
+        if guarded and not e:
+            may_cancel(Mono(((atom, Fraction(1)),)))
         if atom.kind in ("indicator", "member") and e > 0:
             kept.append((atom, Fraction(1)))  # idempotent
         elif atom.kind == "prime" and e.denominator == 1:
@@ -136,34 +160,6 @@ def _int(field: Field) -> int:
 def is_infinite(poly: Poly) -> bool:
     """Whether the polynomial is an infinity (nothing else may contain one)."""
     return any(a.kind == "infinity" for m, _ in poly.terms for a, _ in m.factors)
-
-
-# ---- signs
-
-
-def nonnegative(poly: Poly) -> bool:
-    """Whether the value is >= 0 for real inputs, as far as the form shows."""
-    return all(c > 0 and _factors_nonnegative(m) for m, c in poly.terms)
-
-
-def _factors_nonnegative(mono: Mono) -> bool:
-    return all(atom_nonnegative(a) or e % 2 == 0 or e.denominator % 2 == 0 for a, e in mono.factors)
-
-
-def atom_nonnegative(atom: Atom) -> bool:
-    """Whether an atom is >= 0 for real inputs."""
-    if atom.kind in ("exp", "prime", "indicator", "member", "abs"):
-        return True
-    if atom.kind in ("sum", "group"):
-        inside = atom.fields[0]
-        return (
-            _factors_nonnegative(inside)
-            if isinstance(inside, Mono)
-            else (isinstance(inside, Poly) and nonnegative(inside))
-        )
-    if atom.kind == "reduce" and atom.fields[0] in ("max", "min", "prod"):
-        return isinstance(atom.fields[1], Poly) and nonnegative(atom.fields[1])
-    return False
 
 
 # ---- powers
@@ -212,7 +208,9 @@ def content(poly: Poly, signed: bool) -> tuple[Fraction, Mono, Poly]:
             shared[atom] = least
     common = Mono(tuple(sorted(shared.items(), key=lambda f: f[0].key)))
     inverse = Mono(tuple((a, -e) for a, e in common.factors))
-    rest = collect((m2, c * d) for m, c in poly.terms for m2, d in product(m, inverse).terms)
+    rest = collect(
+        (m2, c * d) for m, c in poly.terms for m2, d in product(m, inverse, guarded=False).terms
+    )
     c = leading(rest) if signed else abs(leading(rest))
     return c, common, scale(rest, 1 / c)
 
@@ -229,6 +227,9 @@ def leading(poly: Poly) -> Fraction:
 
 
 def _mono_power(mono: Mono, exponent: Fraction) -> Poly:
+    for atom, e in mono.factors:
+        if e.denominator != 1 and (e * exponent).denominator == 1:
+            may_vanish(atom)
     if exponent.denominator == 1:
         return product(Mono(tuple((a, e * exponent) for a, e in mono.factors)))
     result: list[Poly] = []

@@ -29,8 +29,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from prism_jax.ir.nodes import Axis
-from prism_jax.verify.algebra import atom_nonnegative, plus, power, scale, times
+from prism_jax.ir.nodes import INTEGERS, Axis
+from prism_jax.verify.algebra import plus, power, product, scale, times
+from prism_jax.verify.signs import atom_nonnegative, infinities
 from prism_jax.verify.terms import (
     Atom,
     Field,
@@ -47,6 +48,7 @@ from prism_jax.verify.terms import (
 _fresh = itertools.count()
 _NO_AXIS = Axis("", 0)
 _OPEN_UP_TO = 3
+_OF = "of "
 _MOST_ORDERS = 720
 
 
@@ -182,6 +184,8 @@ def _sum_mono(axes: tuple[Axis, ...], mono: Mono) -> Poly:
     factors, axes = _without_parts(list(mono.factors), axes)
     bound = set(axes)
     result = [of(a, e) for a, e in factors if not a.axes & bound]
+    if any(infinities(p) for p in result):
+        raise Unproven("a value that a mask makes infinite does not leave a sum")
     inner = [(a, e) for a, e in factors if a.axes & bound]
     for group in _connected(axes, [a.axes & bound for a, _ in inner]):
         mine = tuple((a, e) for a, e in inner if a.axes & group)
@@ -233,14 +237,34 @@ def _sum_atom(axes: tuple[Axis, ...], mono: Mono) -> Atom:
 # ---- other reductions
 
 
+def reduction(
+    monoid: str, axes: Sequence[Axis], body: Poly, sort: str, index_sort: str | None
+) -> Poly:
+    """A monoid over the axes of values of a sort."""
+    if monoid == "sum":
+        return sum_over(axes, body)
+    index = (index_sort,) if index_sort else ()
+    return reduce_over(monoid, axes, body, *index, *((_OF + sort,) if sort in INTEGERS else ()))
+
+
 def reduce_over(monoid: str, axes: Sequence[Axis], body: Poly, *more: Field) -> Poly:
-    """Another monoid over the axes: max, min, prod, any, all, argmax, argmin."""
+    """Another monoid over the axes: max, min, prod, any, all, argmax, argmin.
+
+    `more` is the sort of the index, where there is one, and for integers their sort: they wrap, so
+    that nothing moves through their maximum.
+    """
     axes = tuple(axes)
+    integers = any(isinstance(m, str) and m.startswith(_OF) for m in more)
+    if integers and monoid in ("max", "min", "argmax", "argmin"):
+        return _integer_extreme(monoid, axes, body, more)
     if monoid in ("max", "min"):
         return _extreme(monoid, axes, body)
     if monoid in ("argmax", "argmin"):
-        kept = collect((m, c) for m, c in body.terms if m.axes & set(axes))
-        atom, _ = _signed_atom(monoid, axes, scale(kept, 1 / _largest(kept)), more)
+        moves = any(m.axes & set(axes) for m, _ in body.terms)
+        kept = collect((m, c) for m, c in body.terms if m.axes & set(axes) or infinities(m))
+        if moves and kept.terms:
+            kept = scale(kept, 1 / _largest(kept))
+        atom, _ = _signed_atom(monoid, axes, kept, more)
         return of(atom)
     nested = sole_atom(body)
     if nested is not None and nested.kind == "reduce" and nested.fields[0] == monoid:
@@ -249,10 +273,25 @@ def reduce_over(monoid: str, axes: Sequence[Axis], body: Poly, *more: Field) -> 
     return of(_reduce_atom(monoid, axes, body, more))
 
 
+def _integer_extreme(
+    monoid: str, axes: tuple[Axis, ...], body: Poly, more: tuple[Field, ...]
+) -> Poly:
+    if monoid in ("max", "min"):
+        atom = sole_atom(body)
+        if atom is not None and atom.kind == "reduce" and atom.fields[0] == monoid:
+            inside, fresh = opened(atom)
+            return _integer_extreme(monoid, (*axes, *fresh), inside, more)
+        body, axes = _whole(body, axes)
+        axes = tuple(a for a in axes if a in body.axes)
+        if not axes:
+            return body
+    return of(_reduce_atom(monoid, axes, body, more))
+
+
 def _extreme(monoid: str, axes: tuple[Axis, ...], body: Poly) -> Poly:
     bound = set(axes)
-    outside = collect((m, c) for m, c in body.terms if not m.axes & bound)
-    inner = collect((m, c) for m, c in body.terms if m.axes & bound)
+    outside = collect((m, c) for m, c in body.terms if not m.axes & bound and not infinities(m))
+    inner = collect((m, c) for m, c in body.terms if m.axes & bound or infinities(m))
     if not inner.terms:
         return outside
     common = _common(inner, bound)
@@ -277,19 +316,24 @@ def _extreme(monoid: str, axes: tuple[Axis, ...], body: Poly) -> Poly:
     return plus(outside, scale(of(made), sign * lead))
 
 
-def _common(poly: Poly, bound: set[Axis]) -> Mono:
-    """The nonnegative factors that all terms have and that no bound axis enters."""
+def _common(poly: Poly, bound: set[Axis], positive: bool = False) -> Mono:
+    """The nonnegative factors that all terms have and that no bound axis enters.
+
+    Where a mask makes a term infinite they must be positive: 0 times an infinity is no number.
+    """
     choice = _choice(poly)
     if choice is not None:
-        return _common(_poly(choice.fields[1]), bound)
+        return _common(_poly(choice.fields[1]), bound, True)
     if not poly.terms:
         return Mono()
     powers = [m.powers for m, _ in poly.terms]
+    positive = positive or bool(infinities(poly))
     shared = [
         (atom, e)
         for atom, e in poly.terms[0][0].factors
         if not atom.axes & bound
         and all(one.get(atom) == e for one in powers)
+        and (not positive or atom.kind in ("exp", "prime") or e < 0)
         and (atom_nonnegative(atom) or e % 2 == 0 or e.denominator % 2 == 0)
     ]
     return Mono(tuple(shared))
@@ -306,7 +350,9 @@ def _divided(poly: Poly, common: Mono) -> Poly:
         rest = masked(_poly(condition), _divided(_poly(inside), common), sign)
         return scale(rest, poly.terms[0][1])
     inverse = Mono(tuple((a, -e) for a, e in common.factors))
-    return times(poly, Poly(((inverse, Fraction(1)),)))
+    return collect(
+        (n, c * d) for m, c in poly.terms for n, d in product(m, inverse, guarded=False).terms
+    )
 
 
 def _choice(poly: Poly) -> Atom | None:

@@ -26,8 +26,9 @@ from fractions import Fraction
 
 from prism_jax.ir.nodes import Axis, Node, Pointwise
 from prism_jax.ir.program import walk
-from prism_jax.verify.algebra import is_infinite, minus, nonnegative, plus, scale, times
+from prism_jax.verify.algebra import is_infinite, minus, plus, scale, times
 from prism_jax.verify.binders import anonymous, opened, reduce_over, rename, replace
+from prism_jax.verify.signs import nonnegative
 from prism_jax.verify.terms import (
     UNIT,
     Atom,
@@ -67,6 +68,13 @@ def is_bounded(argument: Poly, own: Collection[str], monoids: Mapping[str, str])
         own: keys (`shape_key`) of the program's own arguments.
         monoids: the monoids of the accumulators that run, by name.
     """
+    try:
+        return _is_bounded(argument, own, monoids)
+    except Unproven:
+        return False
+
+
+def _is_bounded(argument: Poly, own: Collection[str], monoids: Mapping[str, str]) -> bool:
     if constant(argument) is not None or is_infinite(argument):
         return True
     if shape_key(argument) in own or nonnegative(scale(argument, -1)):

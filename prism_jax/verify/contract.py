@@ -38,7 +38,7 @@ from prism_jax.ir.ops import numpy_dtype
 from prism_jax.ir.program import Program
 from prism_jax.verify import luck
 from prism_jax.verify.discrete import compare_integers
-from prism_jax.verify.draws import Draw, draws, extra_draws
+from prism_jax.verify.draws import Draw, draws, extra_draws, wild_draws
 from prism_jax.verify.measure import ULPS, rows
 from prism_jax.verify.rounded import evaluate_rounded
 from prism_jax.verify.sample import Sample, choose, oracle, work
@@ -160,7 +160,7 @@ def check(
         return ContractResult(False, float("inf"), (), (), reason)
     session = _Session(program, reference, candidate, accuracy, samples)
     table: list[DrawResult] = []
-    for draw in _until_enough(seed, table, each > DEAR):
+    for draw in _until_enough(program, seed, table, each > DEAR):
         table.append(session.run(draw))
         if stop_early and not table[-1].passed:
             break
@@ -182,10 +182,13 @@ def check(
     )
 
 
-def _until_enough(seed: int, table: Sequence[DrawResult], dear: bool) -> Iterable[Draw]:
+def _until_enough(
+    program: Program, seed: int, table: Sequence[DrawResult], dear: bool
+) -> Iterable[Draw]:
     """All draws, and more until enough count; only until enough count where the oracle is dear."""
     always = () if dear else draws(seed)
     yield from always
+    yield from wild_draws(program, seed)
     for draw in (*(draws(seed) if dear else ()), *extra_draws(seed)):
         if sum(d.counts for d in table) >= NEEDED:
             return

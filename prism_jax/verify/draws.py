@@ -68,6 +68,8 @@ class Draw:
         if domain.kind == "bool":
             return self._bools(rng, shape)
         if domain.kind == "integer":
+            if self.kind == "wild" and not domain.index:
+                return any_integers(rng, shape, tensor.dtype)
             low = max(domain.low, int(np.iinfo(numpy_dtype(tensor.dtype)).min))
             high = min(domain.high, int(np.iinfo(numpy_dtype(tensor.dtype)).max))
             if domain.index and self.kind != "masked":
@@ -90,6 +92,8 @@ class Draw:
     ) -> np.ndarray:
         assert dtype in FLOATS
         kind = numpy_dtype(dtype)
+        if self.kind == "wild":
+            return _cast(rng.standard_normal(shape) * self.scale, kind)
         if domain.kind == "unit":
             return _repeat(rng, shape, 0.01 + 0.98 * _pool(rng, shape, rng.random), kind)
         rows = (*shape[:-1], 1) if shape else ()
@@ -131,6 +135,29 @@ def extra_draws(seed: int = 0, limit: int = 12) -> Iterator[Draw]:
     """
     for n in range(limit):
         yield Draw("normal", (1.0, 0.1)[n % 2], 1000 * seed + 100 + n)
+
+
+def wild_draws(program: Program, seed: int = 0) -> tuple[Draw, ...]:
+    """One draw outside of the operators' domains, for programs that have inputs with one.
+
+    Where the reference has NaN for a root or a logarithm of a negative number, so must the
+    candidate; and integers wrap alike, so they are drawn from all that their dtype has.
+    """
+    facts = domains(program).values()
+    odd = any(
+        d.kind in ("positive", "negative", "unit") or (d.kind == "integer" and not d.index)
+        for d in facts
+    )
+    return (Draw("wild", 1.0, 1000 * seed),) if odd else ()
+
+
+def any_integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Integers of a dtype: small ones, ones from all over its range, and its ends."""
+    info = np.iinfo(numpy_dtype(dtype))
+    small = rng.integers(max(int(info.min), -8), 8, shape, dtype, endpoint=True)
+    large = rng.integers(int(info.min), int(info.max), shape, dtype, endpoint=True)
+    ends = rng.choice(np.array([info.min, info.max, info.max - 1, 1, 0], dtype), shape)
+    return np.choose(rng.integers(0, 3, shape), [small, large, ends]).astype(dtype)
 
 
 def _code(kind: str) -> int:

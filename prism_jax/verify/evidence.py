@@ -7,6 +7,7 @@ exponential that nothing bounds (`bounded`), the contract must be one of them.
 
 | layer | applies unless | rejects |
 |---|---|---|
+| form | (it always applies, and vouches for nothing) | what `ir.check` finds ill formed |
 | proof | a term is beyond the axioms here | a race, an obligation of a cascade that fails |
 | field | the program is outside the fragment | a draw that differs |
 | contract | there is nothing to run | a draw that breaks it |
@@ -16,9 +17,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from prism_jax.ir.check import IRError, check_sgraph
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Kernel, SGraph
 from prism_jax.verify import contract, field
@@ -41,6 +43,8 @@ class Evidence:
     field: FieldResult | None = None
     contract: ContractResult | None = None
     illegal_sizes: str = ""
+    ill_formed: str = ""
+    """What the checker of the IR says against the sGraph; empty where it is well formed."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -58,6 +62,8 @@ class Evidence:
     def rejected_by(self) -> tuple[str, ...]:
         """The layers that say the sGraph or the plan is wrong."""
         found: list[str] = []
+        if self.ill_formed:
+            found.append("form")
         if self.illegal_sizes:
             found.append("sizes")
         if self.proof is not None and _illegal(self.proof):
@@ -93,6 +99,7 @@ class Evidence:
         if self.accepted:
             return ""
         reasons = {
+            "form": self.ill_formed,
             "sizes": self.illegal_sizes,
             "proof": str(self.proof),
             "field": str(self.field),
@@ -126,6 +133,7 @@ class Evidence:
                 "field": self.field.to_json() if self.field is not None else None,
                 "contract": self.contract.to_json() if self.contract is not None else None,
                 "illegal_sizes": self.illegal_sizes,
+                "ill_formed": self.ill_formed,
             }
         )
 
@@ -142,6 +150,7 @@ class Evidence:
             FieldResult.from_json(data["field"]) if data["field"] is not None else None,
             ContractResult.from_json(data["contract"]) if data["contract"] is not None else None,
             data["illegal_sizes"],
+            data.get("ill_formed", ""),
         )
 
     def replay(self, program: Program, sgraph: SGraph) -> bool:
@@ -191,13 +200,22 @@ def verify(
     made = tuple(sorted(numbers.items()))
     proof = prove(program, sgraph)
     tested = field.test(program, sgraph, seed=seed)
-    evidence = Evidence(program.digest, sgraph.digest, made, proof, tested, None, wrong)
+    form = _ill_formed(sgraph)
+    evidence = Evidence(program.digest, sgraph.digest, made, proof, tested, None, wrong, form)
     if evidence.rejected_by or reference is None or candidate is None:
         return evidence
     checked = contract.check(
         program, reference, candidate, accuracy=accuracy, seed=seed, device=device
     )
-    return Evidence(program.digest, sgraph.digest, made, proof, tested, checked, wrong)
+    return replace(evidence, contract=checked)
+
+
+def _ill_formed(sgraph: SGraph) -> str:
+    try:
+        check_sgraph(sgraph)
+    except IRError as error:
+        return str(error).splitlines()[0]
+    return ""
 
 
 def _sizes(sgraph: SGraph, numbers: Mapping[str, int]) -> str:

@@ -36,6 +36,7 @@ from prism_jax.ir.sgraph import LibraryCall, SGraph
 from prism_jax.verify.arithmetic import Met, Outside, Redraw
 from prism_jax.verify.degrees import degree, exponentials
 from prism_jax.verify.domains import domains
+from prism_jax.verify.draws import any_integers
 from prism_jax.verify.modular import ABSENT, LARGE, PAIR, SMALL
 from prism_jax.verify.residues import Residues
 from prism_jax.verify.sample import cost
@@ -97,11 +98,14 @@ def test(
     shape = [(t.shape, t.dtype) for t in graph.outputs]
     if shape != [(s.tensor.shape, s.tensor.dtype) for s in program.outputs]:
         return FieldResult("different", "the outputs have other shapes or dtypes", 0)
+    strange = [t for t in graph.inputs if t not in program.inputs]
+    if strange:
+        return FieldResult("different", f"{strange[0]} is no input of the program", 0)
     try:
         return _Test(program, graph, seed).run(trials)
     except Outside as outside:
         return FieldResult("outside", str(outside), 0)
-    except (AssertionError, IndexError, TypeError) as error:
+    except (AssertionError, IndexError, TypeError, ValueError) as error:
         return FieldResult("different", f"the sGraph cannot be executed: {error}", 0)
 
 
@@ -247,7 +251,10 @@ def _inputs(program: Program, field: Residues) -> dict[str, Array]:
                 values = field.pointwise("mul", None, [values, values])
             found[tensor.name] = values
         elif tensor.dtype == "bool":
-            found[tensor.name] = field.rng.random(shape) < 0.7
+            # Few in some draws: then whole tiles and rows are masked.
+            found[tensor.name] = field.rng.random(shape) < field.rng.choice((0.2, 0.7, 0.7))
+        elif not domain.index and field.rng.random() < 0.5:
+            found[tensor.name] = any_integers(field.rng, shape, tensor.dtype)
         else:
             low, high = (domain.low, domain.high) if domain.index else (-2 * (domain.low < 0), 2)
             values = field.rng.integers(low, high, shape, endpoint=True)

@@ -25,9 +25,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+from prism_jax.ir.nodes import INTEGERS, Axis
 from prism_jax.verify.algebra import (
     absolute,
-    atom_nonnegative,
     content,
     is_infinite,
     leading,
@@ -37,6 +37,7 @@ from prism_jax.verify.algebra import (
     scale,
     times,
 )
+from prism_jax.verify.signs import atom_nonnegative, infinities, may_be_infinite, may_vanish
 from prism_jax.verify.terms import (
     INFINITY,
     UNIT,
@@ -91,30 +92,14 @@ def exponential(poly: Poly) -> Poly:
             condition, body = _poly(atom.fields[0]), _poly(atom.fields[1])
             parts += [indicator(condition), exponential(scale(body, c))]
         elif atom is not None and atom.kind == "log":
+            if c.denominator == 1:
+                may_vanish(atom)
             parts.append(power(_poly(atom.fields[0]), c))
-        elif any(may_be_infinite(a) for a, _ in mono.factors):
+        elif may_be_infinite(mono):
             raise Unproven("an exponential of a value that a mask makes infinite")
         else:
             parts.append(of(Atom("exp", (mono,)), c))
     return times(*parts)
-
-
-def may_be_infinite(atom: Atom) -> bool:
-    """Whether a mask can make the value infinite: one masked element is enough.
-
-    A maximum of masked elements is finite where one of them is not masked, which is assumed.
-    """
-    if atom.kind == "masked":
-        return True
-    if atom.kind == "sum":
-        inside = atom.fields[0]
-        return isinstance(inside, Mono) and any(may_be_infinite(a) for a, _ in inside.factors)
-    if atom.kind == "reduce" and atom.fields[0] in ("max", "min"):
-        sign = -1 if atom.fields[0] == "max" else 1
-        body = _poly(atom.fields[1])
-        choices = [(a, c) for m, c in body.terms for a, _ in m.factors if a.kind == "masked"]
-        return any(_sign(a) * c * sign < 0 for a, c in choices)
-    return False
 
 
 def _sign(atom: Atom) -> int:
@@ -172,7 +157,8 @@ def indicator(condition: Poly) -> Poly:
     if atom is not None and atom.kind == "fn":
         name, args = atom.fields[0], atom.fields[2]
         assert isinstance(args, tuple)
-        if name in ("not", "ne", "le") or (name == "nonnegative" and _offset(_poly(args[0])) < 0):
+        flips = name in ("not", "ne") or (name == "le" and len(args) == 1)
+        if flips or (name == "nonnegative" and _offset(_poly(args[0])) < 0):
             return minus(UNIT, indicator(negation(condition)))
     return of(Atom("indicator", (condition,)))
 
@@ -188,6 +174,11 @@ def masked(condition: Poly, body: Poly, sign: int) -> Poly:
         return body if known else infinity(sign) if sign else nan()
     if is_infinite(body):
         raise Unproven("a choice between infinities")
+    inner = sole_atom(body)
+    if inner is not None and inner.kind == "masked" and inner.fields[2] == sign:
+        return masked(
+            connective("and", condition, _poly(inner.fields[0])), _poly(inner.fields[1]), sign
+        )
     lead = abs(leading(body)) if body.terms else Fraction(1)
     return scale(of(Atom("masked", (condition, scale(body, 1 / lead), sign))), lead)
 
@@ -205,6 +196,8 @@ def choose(condition: Poly, a: Poly, b: Poly) -> Poly:
         return masked(condition, a, _direction(b))
     if is_infinite(a):
         return masked(negation(condition), b, _direction(a))
+    if infinities(a) or infinities(b):  # [c] a + (1 - [c]) b would have 0 times an infinity
+        return of(Atom("fn", ("choose", "", (condition, a, b))))
     return plus(times(indicator(condition), minus(a, b)), b)
 
 
@@ -229,15 +222,21 @@ def negation(condition: Poly) -> Poly:
     return of(Atom("fn", ("not", "", (condition,))))
 
 
-def compare(op: str, a: Poly, b: Poly, integers: bool) -> Poly:
-    """A comparison, as a function of the difference where both sides are finite."""
+def compare(op: str, a: Poly, b: Poly, sort: str) -> Poly:
+    """A comparison of values of a sort, as a function of the difference where that is exact.
+
+    Integers wrap: i < j is i - j < 0 only where both are known to be small, as axes' values are.
+    """
     if op in ("gt", "ge"):
-        return compare({"gt": "lt", "ge": "le"}[op], b, a, integers)
-    if is_infinite(a) or is_infinite(b):
-        return of(Atom("fn", (op, "", (a, b))))
-    if integers and op in ("lt", "le"):
-        gap = minus(b, a) if op == "le" else minus(minus(b, a), UNIT)
-        return function("nonnegative", "", gap)
+        return compare({"gt": "lt", "ge": "le"}[op], b, a, sort)
+    if sort in INTEGERS:
+        if not (in_range(a, sort) and in_range(b, sort)):
+            return _compare_wrapping(op, a, b, sort)
+        if op in ("lt", "le"):
+            gap = minus(b, a) if op == "le" else minus(minus(b, a), UNIT)
+            return function("nonnegative", "", gap)
+    elif infinities(a) or infinities(b):
+        return function(op, "", a, b)
     gap = minus(a, b)
     known = constant(gap)
     if known is not None:
@@ -247,20 +246,61 @@ def compare(op: str, a: Poly, b: Poly, integers: bool) -> Poly:
     return function(op, "", scale(gap, 1 / (abs(lead) if op in ("lt", "le") else lead)))
 
 
-def extreme(op: str, a: Poly, b: Poly) -> Poly:
-    """max(a, b) or min(a, b): flattened, sorted, common terms taken out."""
+def _compare_wrapping(op: str, a: Poly, b: Poly, sort: str) -> Poly:
+    if op == "le":
+        return negation(_compare_wrapping("lt", b, a, sort))
+    if a == b:
+        return number(int(op == "eq"))
+    args = (a, b) if op == "lt" else sorted((a, b), key=lambda p: p.key)
+    return function(op, sort, *args)
+
+
+def in_range(poly: Poly, sort: str) -> bool:
+    """Whether an integer term, a sum of products of axes, surely is a number of the sort."""
+    low = high = Fraction(0)
+    for mono, c in poly.terms:
+        most = Fraction(1)
+        for atom, e in mono.factors:
+            axis = atom.fields[0]
+            if atom.kind != "axis" or not isinstance(axis, Axis) or e < 0 or e.denominator != 1:
+                return False
+            # A symbolic size is a number of shares or tiles: below 2^31, and no more is known.
+            size = axis.size if isinstance(axis.size, int) else 1 << 31
+            most *= Fraction(max(size - 1, 0)) ** int(e)
+        low, high = low + min(Fraction(0), c * most), high + max(Fraction(0), c * most)
+        if not mono.factors:
+            low, high = low + max(Fraction(0), c), high + min(Fraction(0), c)
+    bits = int(sort.removeprefix("u").removeprefix("int"))
+    least, most = (0, 1 << bits) if sort.startswith("u") else (-(1 << bits - 1), 1 << bits - 1)
+    return least <= low and high < most
+
+
+def wrapped(poly: Poly, sort: str) -> Poly:
+    """An integer term as the number that it is: where sums may wrap, an opaque function of it."""
+    atom = sole_atom(poly)
+    if in_range(poly, sort) or (atom is not None and atom.kind != "axis"):
+        return poly
+    return function("wrap", sort, poly)
+
+
+def extreme(op: str, a: Poly, b: Poly, sort: str = "") -> Poly:
+    """max(a, b) or min(a, b): flattened, sorted, common terms of reals taken out.
+
+    `sort` is that of integers, empty for reals.
+    """
     worst = -1 if op == "max" else 1
     for one, other in ((a, b), (b, a)):
-        if is_infinite(one):
+        if is_infinite(one) and _direction(one):
             return other if _direction(one) == worst else one
     args = {p.key: p for x in (a, b) for p in _flat(op, x)}
     if len(args) == 1:
         return a
     polys = [args[k] for k in sorted(args)]
     shared = set(polys[0].terms).intersection(*(p.terms for p in polys[1:]))
-    common = collect(shared)
-    inner = tuple(sorted((minus(p, common) for p in polys), key=lambda p: p.key))
-    return plus(common, of(Atom("fn", (op, "", inner))))
+    common = collect(t for t in shared if not sort and not may_be_infinite(t[0]))
+    rest = [collect(t for t in p.terms if t not in common.terms) for p in polys]
+    inner = tuple(sorted(rest, key=lambda p: p.key))
+    return plus(common, of(Atom("fn", (op, sort, inner))))
 
 
 def _flat(op: str, poly: Poly) -> list[Poly]:
@@ -293,8 +333,10 @@ def function(op: Any, parameter: Any, *args: Poly) -> Poly:
     if op in ("max", "min"):
         result = args[0]
         for arg in args[1:]:
-            result = extreme(op, result, arg)
+            result = extreme(op, result, arg, str(parameter))
         return result
+    if op == "choose":
+        return choose(*args)
     if op in ("and", "or", "xor") and parameter == "":
         return connective(op, *args)
     if op in ("lt", "le", "eq", "ne", "nonnegative") and len(args) == 1:

@@ -35,7 +35,7 @@ from prism_jax.ir.nodes import (
 )
 from prism_jax.ir.program import walk
 from prism_jax.verify.algebra import absolute, minus, plus, power, scale, times
-from prism_jax.verify.binders import reduce_over, rename, substitute, sum_over
+from prism_jax.verify.binders import reduction, rename, substitute
 from prism_jax.verify.functions import (
     choose,
     compare,
@@ -43,12 +43,14 @@ from prism_jax.verify.functions import (
     exponential,
     extreme,
     function,
+    in_range,
     indicator,
     infinity,
     ln2,
     logarithm,
     nan,
     negation,
+    wrapped,
 )
 from prism_jax.verify.modular import log2_multiple, rational
 from prism_jax.verify.terms import (
@@ -89,13 +91,17 @@ class Definition:
 
 def _digits(digits: tuple[tuple[int, Axis], ...], index: Poly, tensor: Tensor) -> dict[Axis, Poly]:
     """The axes of an index that is written like the store's: one axis for each digit."""
+    unlike = Unproven(f"{tensor.name} is read by an index unlike the one it is written by")
     found: dict[int, Poly] = {}
+    sizes: dict[int, Field] = {}
     for mono, c in index.terms:
         if len(mono.factors) != 1 or mono.factors[0][0].kind != "axis" or c.denominator != 1:
-            raise Unproven(f"{tensor.name} is read by an index unlike the one it is written by")
-        found[int(c)] = Poly(((mono, Fraction(1)),))
-    if set(found) != {c for c, _ in digits}:
-        raise Unproven(f"{tensor.name} is read by an index unlike the one it is written by")
+            raise unlike
+        axis = mono.factors[0][0].fields[0]
+        assert isinstance(axis, Axis)
+        found[int(c)], sizes[int(c)] = Poly(((mono, Fraction(1)),)), axis.size
+    if sizes != {c: axis.size for c, axis in digits}:  # a longer digit would carry into the next
+        raise unlike
     return {axis: found[c] for c, axis in digits}
 
 
@@ -127,7 +133,9 @@ class Normal:
         """The normal form of an index."""
         parts = [number(index.offset)]
         for term, c in index.terms:
-            value = axis_value(term) if isinstance(term, Axis) else self.poly(term)
+            value = (
+                axis_value(term) if isinstance(term, Axis) else wrapped(self.poly(term), term.sort)
+            )
             parts.append(scale(value, c))
         return plus(*parts)
 
@@ -136,7 +144,10 @@ class Normal:
             case Const():
                 return _const(node)
             case Iota():
-                return axis_value(node.axis)
+                value = axis_value(node.axis)
+                if node.sort == REAL or in_range(value, node.sort):
+                    return value
+                return function("cast", f"int64 -> {node.sort}", value)
             case Load():
                 return self._load(node)
             case Carried():
@@ -162,8 +173,8 @@ class Normal:
             inside: list[Poly] = []
             for guard in node.guard:
                 where = self.index(guard.index)
-                inside.append(compare("le", number(guard.low), where, True))
-                inside.append(compare("lt", where, number(guard.high), True))
+                inside.append(compare("le", number(guard.low), where, "int64"))
+                inside.append(compare("lt", where, number(guard.high), "int64"))
             return choose(connective("and", *inside), value, fill)
         if not node.guard:
             return element(node.tensor.name, indices)
@@ -183,10 +194,7 @@ class Normal:
 
     def _reduce(self, node: Reduce) -> Poly:
         body = self._memo[node.body]
-        if node.monoid == "sum":
-            return sum_over(node.axes, body)
-        more = (node.index_sort,) if node.index_sort else ()
-        return reduce_over(node.monoid, node.axes, body, *more)
+        return reduction(node.monoid, node.axes, body, node.body.sort, node.index_sort)
 
     def _alive(self, node: Pointwise) -> Poly | None:
         """where(part != -inf, t, neutral) is t: a dead part contributes nothing."""
@@ -212,20 +220,20 @@ class Normal:
         if node.op in _RINGS:
             return _ring(node.op, args)
         if node.op in ("lt", "le", "gt", "ge", "eq", "ne"):
-            return compare(node.op, args[0], args[1], node.args[0].sort not in (REAL, "bool"))
+            return compare(node.op, args[0], args[1], node.args[0].sort)
         if node.op == "where":
             if node.sort == "bool":
                 return function("where", "", *args)
             return choose(*args)
         if node.op in ("max", "min"):
-            return extreme(node.op, args[0], args[1])
+            return extreme(node.op, args[0], args[1], "" if real else node.sort)
         if node.op in ("and", "or", "xor", "not") and node.sort == "bool":
             return negation(args[0]) if node.op == "not" else connective(node.op, *args)
         if node.op == "cast":
             return _cast(node, args[0])
         if real:
             return _real(node, args)
-        return function(node.op, repr(node.parameter), *args)
+        return function(node.op, f"{node.args[-1].sort} {node.parameter!r}", *args)
 
 
 _RINGS = ("add", "sub", "mul", "neg")
@@ -263,10 +271,8 @@ def _cast(node: Pointwise, arg: Poly) -> Poly:
         return indicator(arg)
     if source == REAL:
         return function("cast", target, arg)
-    if target in FLOATS or target == source:
-        exact = all(a.kind == "axis" for m, _ in arg.terms for a, _ in m.factors)
-        return arg if exact else function("cast", target, arg)
-    return function("cast", target, arg)
+    fits = in_range(arg, source) and (target in FLOATS or in_range(arg, target))
+    return arg if fits or target == source else function("cast", f"{source} -> {target}", arg)
 
 
 def _real(node: Pointwise, args: list[Poly]) -> Poly:

@@ -19,11 +19,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from prism_jax.ir.sgraph import Accumulator
-from prism_jax.verify.algebra import minus, nonnegative, plus, times
+from prism_jax.verify.algebra import minus, plus, times
 from prism_jax.verify.binders import replace
 from prism_jax.verify.bounded import running
 from prism_jax.verify.functions import indicator
-from prism_jax.verify.terms import UNIT, Atom, Illegal, Poly, element, of
+from prism_jax.verify.signs import factors_nonnegative, infinities, nonnegative
+from prism_jax.verify.terms import UNIT, Atom, Illegal, Mono, Poly, element, of
 
 FINITE = "inputs are finite, and what is divided by or taken a logarithm of is not zero"
 
@@ -129,13 +130,20 @@ def _initial(acc: Accumulator, summand: Poly, other: Symbol, where: str) -> None
 
 
 def _unmasked(body: Poly, sign: int) -> list[Poly]:
-    """Conditions without which the body is the identity; none where it is finite."""
+    """Conditions without which the body is the identity; none where it is finite.
+
+    Raises `Illegal` where the body may be the identity in a way that is no plain mask.
+    """
     found: list[Poly] = []
-    for mono, _ in body.terms:
-        for atom, _ in mono.factors:
-            if atom.kind == "masked" and atom.fields[2] == sign:
-                condition, inner = atom.fields[0], atom.fields[1]
-                assert isinstance(condition, Poly)
-                assert isinstance(inner, Poly)
-                found += [condition, *_unmasked(inner, sign)]
+    for mono, c in body.terms:
+        way = sign if c > 0 else -sign
+        masks = [a for a, e in mono.factors if a.kind == "masked" and e == 1]
+        rest = Mono(tuple(f for f in mono.factors if f[0] not in masks))
+        if len(masks) == 1 and factors_nonnegative(rest) and not infinities(rest):
+            condition, inner, which = masks[0].fields
+            assert isinstance(condition, Poly)
+            assert isinstance(inner, Poly)
+            found += [*([condition] if which in (way, 0) else []), *_unmasked(inner, way)]
+        elif infinities(mono):
+            raise Illegal("a running extreme may be at its identity without a mask that says where")
     return found

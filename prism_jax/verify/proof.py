@@ -23,11 +23,11 @@ from fractions import Fraction
 
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Kernel, SGraph
-from prism_jax.verify.algebra import is_infinite, minus, times
+from prism_jax.verify.algebra import is_infinite, scale, times
 from prism_jax.verify.bounded import arguments, shape_key
 from prism_jax.verify.normal import Definition, Normal
 from prism_jax.verify.shrink import as_sgraph
-from prism_jax.verify.terms import Atom, Illegal, Poly, Unproven, of
+from prism_jax.verify.terms import Atom, Illegal, Poly, Unproven, collect, of
 from prism_jax.verify.translate import Step, Translation
 
 _CLEARINGS = 6
@@ -166,7 +166,8 @@ def _equal(translation: Translation, name: str, a: Definition, b: Definition) ->
         return
     if is_infinite(a.value) or is_infinite(b.value):
         raise Unproven(f"{name} differs from the program's")
-    gap = minus(a.value, b.value)
+    # Equal terms are equal also where both are infinite: here they may cancel unguarded.
+    gap = collect([*a.value.terms, *scale(b.value, -1).terms])
     for _ in range(_CLEARINGS):
         if not gap.terms:
             translation.step("common-denominator", name, a.value)

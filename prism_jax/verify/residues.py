@@ -72,8 +72,7 @@ class Residues(Arithmetic):
             return np.where(args[0], args[1], args[2])
         if not any(real):
             if op == "cast" and str(parameter) in FLOATS:
-                values = np.asarray(args[0]).astype(np.int64)
-                return self.pair(values % self.p, values % self.q)
+                return self.pair(*(_modulo(args[0], m) for m in (self.p, self.q)))
             return FLOAT64.pointwise(op, parameter, args)
         if op in _COMPARE:
             a, b = (self.key(x) for x in args)
@@ -131,6 +130,13 @@ class Residues(Arithmetic):
         if sort != REAL:
             return FLOAT64.poison(shape, sort)
         return np.broadcast_to(self.code(UNWRITTEN), shape).copy()
+
+
+def _modulo(values: Array, modulus: int) -> Array:
+    values = np.asarray(values)
+    if values.dtype == np.uint64:  # those above 2^63 have no int64
+        return (values % np.uint64(modulus)).astype(np.int64)
+    return values.astype(np.int64) % modulus
 
 
 _COMPARE: dict[str, Callable[[Array, Array], Array]] = {

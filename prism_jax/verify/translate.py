@@ -30,12 +30,12 @@ from prism_jax.ir.nodes import Axis, Index, Load, Node, Size, Store, Tensor
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel, LibraryCall, Loop
 from prism_jax.verify.algebra import times
-from prism_jax.verify.binders import reduce_over, rename, replace, sum_over
+from prism_jax.verify.binders import reduction, rename, replace
 from prism_jax.verify.bounded import arguments, is_bounded, running
 from prism_jax.verify.functions import masked
 from prism_jax.verify.normal import Definition, Normal
 from prism_jax.verify.obligations import Symbol, check_cascade
-from prism_jax.verify.terms import Atom, Field, Illegal, Poly, axis_value, element, of
+from prism_jax.verify.terms import Atom, Illegal, Poly, axis_value, element, of
 
 
 @dataclass(frozen=True)
@@ -263,11 +263,7 @@ class _Kernel:
             else:
                 raise Illegal(f"the shares of a {acc.monoid} are not combined by any axiom here")
         axiom = "reduce-split" if loop.split is not None else "reduce-partition"
-        if acc.monoid == "sum":
-            result = sum_over((k,), summand)
-        else:
-            more: tuple[Field, ...] = (acc.index_sort,) if acc.index_sort else ()
-            result = reduce_over(acc.monoid, (k,), summand, *more)
+        result = reduction(acc.monoid, (k,), summand, acc.summand.sort, acc.index_sort)
         self.t.step(
             axiom, f"{self.kernel.name}: {acc.monoid} of {acc.name} over {k}/{loop.tile}", result
         )

@@ -142,6 +142,7 @@ EXAMPLES: dict[str, list[Example]] = {
         (X[:, :1],)),
     ],
     "concatenate": [
+        (lambda x: jnp.roll(x[:, ::2], 0, 1), (X,)),  # one piece is empty
         (lambda x, y: jnp.concatenate([x, y * 2, x + 1], 0), (X, Y)),
         (lambda x, y: jnp.concatenate([x, y], 1) @ jnp.concatenate([y, x], 1).T, (X, Y)),
         (lambda x, y: jnp.concatenate([x, y], 1)[:, 2:6].max(1), (X, Y)),

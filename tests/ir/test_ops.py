@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import lax
 
 from prism_jax.ir import ranges
 from prism_jax.ir.field import Field
@@ -129,6 +133,27 @@ def test_ranges_contain_what_is_computed(name, data):
         assert found.may_be_negative_zero
 
 
+@pytest.mark.parametrize("sort", ["int8", "int16", "int32", "int64", "uint8", "uint64"])
+def test_integer_division_truncates_everywhere(sort):
+    """Also at the ends, where the least integer has no absolute value; by zero it is -1."""
+    info = np.iinfo(sort)
+    ends = [info.min, info.min + 1, -7, -2, -1, 0, 1, 2, 3, 7, info.max - 1, info.max]
+    values = [v for v in ends if info.min <= v]
+    pairs = np.array(list(itertools.product(values, values)), sort)
+    found = OPS["div"].f64(None, pairs[:, 0], pairs[:, 1])
+    for (a, b), quotient in zip(pairs.tolist(), found.tolist(), strict=True):
+        exact = -1 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+        assert quotient == (exact - info.min) % (1 << info.bits) + info.min, (a, b)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(found, lax.div(*(jnp.asarray(x) for x in pairs.T)))
+
+
+def test_numbers_that_the_long_profile_found():
+    assert OPS["reduce_precision"].f64((5, 10), np.float64(5e-324)) == 0.0
+    assert OPS["reduce_precision"].f64((11, 52), np.float64(2.0**-1022)) == 2.0**-1022
+    assert ranges.of_monoid("prod", REAL, Range(0.0, 1e300), 3).nan
+
+
 @pytest.mark.parametrize("name", [name for name, row in OPS.items() if any(row.monotone)])
 @given(data=st.data())
 def test_monotone_means_monotone(name, data):
@@ -143,7 +168,8 @@ def test_monotone_means_monotone(name, data):
         other[n] = data.draw(_value(sorts[n]))
         one, two = (values, other) if values[n] <= other[n] else (other, values)
         low, high = (float(row.f64(parameter, *map(np.asarray, v))) for v in (one, two))
-        pole = 0 in (one[n], two[n]) and math.isinf(low + high)  # 1 / sqrt(-0) is -inf
+        infinite = math.isinf(low) or math.isinf(high)
+        pole = 0 in (one[n], two[n]) and infinite  # 1 / sqrt(-0) is -inf
         if math.isnan(low) or math.isnan(high) or low == high or pole:
             continue
         largest = max(abs(low), abs(high))

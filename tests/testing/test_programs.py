@@ -137,7 +137,8 @@ def _element(node: Node, at, inputs) -> Any:
             _element(node.body, {**at, **dict(zip(node.axes, p, strict=True))}, inputs)
             for p in np.ndindex(*sizes)
         ]
-        return MONOIDS[node.monoid].reduce(np.stack(found), (0,))
+        result = MONOIDS[node.monoid].reduce(np.stack(found), (0,))
+        return result.astype(node.index_sort) if node.index_sort else result
     if isinstance(node, Iota):
         return np.asarray(at[node.axis], np.float64 if node.sort == "real" else node.sort)
     dtype = np.float64 if node.sort == "real" else np.dtype(node.sort)

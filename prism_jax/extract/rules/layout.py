@@ -162,7 +162,7 @@ def concatenate(e: Equation, p: Point) -> Pull:
         size = operand.shape[axis]
         end, start = start, start - size
         low, high = index_range(where)
-        if high < start or low >= end:
+        if size == 0 or high < start or low >= end:
             continue
         index = [where + -start if dim == axis else ix for dim, ix in enumerate(p.index)]
         node = yield p.ask(operand, index, [Within(where + -start, 0, size)])
