@@ -11,50 +11,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from prism_jax.device import Device
 from prism_jax.emit import compile as toolchain
-from prism_jax.emit import jnp as arrays
-from prism_jax.emit import lax_blocks, triton
+from prism_jax.emit import triton
 from prism_jax.emit.binary import Binary, KernelSource
-from prism_jax.emit.concrete import concrete
 from prism_jax.instantiate.plan import Plan
-from prism_jax.ir.nodes import Tensor
-from prism_jax.ir.sgraph import Kernel, SGraph
+from prism_jax.launch.assemble import Built, assemble
 from prism_jax.launch.value import Launch
 
-Function = Callable[..., tuple[Any, ...]]
+__all__ = ["Builder", "Built"]
 
 _binaries: dict[tuple[str, int], Binary | str] = {}
 _lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Built:
-    """A plan's function with the source it runs, one text per node of the sGraph, and its kernels'
-    launches in order.
-    """
-
-    call: Function
-    sources: tuple[str, ...]
-    launches: tuple[Launch, ...] = ()
-
-    @property
-    def binaries(self) -> tuple[Binary, ...]:
-        """The compiled kernels, in order."""
-        return tuple(launch.binary for launch in self.launches)
-
-    def __call__(self, *args: Any) -> tuple[Any, ...]:
-        """Runs the plan: arrays in the order of the sGraph's inputs."""
-        return self.call(*args)
-
-    @property
-    def source(self) -> str:
-        """All sources, one after the other."""
-        return "\n\n".join(self.sources)
 
 
 @dataclass(frozen=True)
@@ -116,55 +87,22 @@ class Builder:
         kernels: Sequence[triton.EmittedKernel],
         compiled: Mapping[str, Binary | str],
     ) -> Built | str:
-        if plan.backend == "lax":
-            try:
-                made = lax_blocks.emit(plan.sgraph, plan.numbers)
-            except (ValueError, NotImplementedError) as error:
-                return f"not emitted: {error}"
-            return Built(made.call, (made.source,))
-        graph = concrete(plan.sgraph, plan.numbers)
-        waiting = iter(kernels)
-        steps: list[tuple[Function, tuple[str, ...], tuple[str, ...]]] = []
-        sources: list[str] = []
         launches: list[Launch] = []
+        texts: list[str] = []
         cut = {
             t.name
             for k in plan.sgraph.kernels
             for t in k.writes
             if any(isinstance(s, str) for s in t.shape)
         }
-        for node in graph.nodes:
-            if isinstance(node, Kernel):
-                kernel = next(waiting)
-                binary = compiled[kernel.source.digest]
-                if isinstance(binary, str):
-                    return binary
-                partial = tuple(t.name for t in kernel.results if t.name in cut)
-                launch = Launch(binary, kernel.grid, kernel.operands, kernel.results, partial)
-                launches.append(launch)
-                sources.append(kernel.source.text)
-                steps.append((launch.call(), _names(kernel.operands), _names(kernel.results)))
-            else:
-                made = arrays.emit_call(node, graph.compute, plan.unroll)
-                sources.append(made.source)
-                steps.append((made.call, _names(made.operands), _names(made.results)))
-        return Built(_string(graph, steps), tuple(sources), tuple(launches))
-
-
-def _names(tensors: Sequence[Tensor]) -> tuple[str, ...]:
-    return tuple(tensor.name for tensor in tensors)
-
-
-def _string(
-    graph: SGraph, steps: Sequence[tuple[Function, tuple[str, ...], tuple[str, ...]]]
-) -> Function:
-    """The steps as one function; tensors are handed on by name."""
-
-    def run(*args: Any) -> tuple[Any, ...]:
-        known: dict[str, Any] = dict(zip(_names(graph.inputs), args, strict=True))
-        for call, reads, writes in steps:
-            results = call(*(known[name] for name in reads))
-            known.update(zip(writes, results, strict=True))
-        return tuple(known[tensor.name] for tensor in graph.outputs)
-
-    return run
+        for kernel in kernels:
+            binary = compiled[kernel.source.digest]
+            if isinstance(binary, str):
+                return binary
+            partial = tuple(t.name for t in kernel.results if t.name in cut)
+            launches.append(Launch(binary, kernel.grid, kernel.operands, kernel.results, partial))
+            texts.append(kernel.source.text)
+        try:
+            return assemble(plan, launches, texts)
+        except (ValueError, NotImplementedError) as error:
+            return f"not emitted: {error}"

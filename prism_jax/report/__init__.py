@@ -1,6 +1,15 @@
 """What was found, for people and for programs."""
 
+from prism_jax.report.decision import Decision
 from prism_jax.report.log import StageFailure, StageLog
 from prism_jax.report.report import Bisection, CandidateRow, RegionReport, Report
 
-__all__ = ["Bisection", "CandidateRow", "RegionReport", "Report", "StageFailure", "StageLog"]
+__all__ = [
+    "Bisection",
+    "CandidateRow",
+    "Decision",
+    "RegionReport",
+    "Report",
+    "StageFailure",
+    "StageLog",
+]

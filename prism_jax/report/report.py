@@ -49,6 +49,7 @@ class RegionReport:
       search: stop reason and counts of the search.
       reference: measured seconds of XLA's own version.
       stages: seconds spent in each stage, in order.
+      kept: where the plan came from if it was found earlier, and how long that took.
     """
 
     name: str
@@ -63,6 +64,7 @@ class RegionReport:
     search: str = ""
     reference: float | None = None
     stages: tuple[tuple[str, float], ...] = ()
+    kept: str = ""
 
     @property
     def replaced(self) -> bool:
@@ -80,6 +82,7 @@ class RegionReport:
             ("chosen", self.chosen),
             ("evidence", self.evidence),
             ("refused", "\n".join(self.refused)),
+            ("from the cache", self.kept),
             ("seconds", ", ".join(f"{stage} {s:.3f}" for stage, s in self.stages)),
         ):
             if text:

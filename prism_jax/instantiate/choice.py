@@ -33,6 +33,8 @@ HOPELESS = 1.5
 """A candidate is not measured if its estimate is so many times the measured time of the best."""
 STRUCTURES = 4
 FORMS = 4
+PASSING = ("no worker process", "measuring may use", "RESOURCE_EXHAUSTED", "out of memory")
+"""Words of refusals that say nothing about the candidate: another time it may run."""
 TRUST_MODEL_GAIN = 1.5
 """Without measuring, a plan is taken only where the model expects at least this factor: the model
 is not exact.
@@ -68,6 +70,16 @@ class Outcome:
     gain: float | None
     evidence: object = None
     trials: Trials = field(default_factory=Trials)
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the same would be decided again: not where nothing runs because of something that
+        passes, such as another process that takes the memory.
+        """
+        reasons = (*self.trials.refusals, *(row.refused or "" for row in self.tried))
+        return self.plan is not None or not any(
+            words in reason for reason in reasons for words in PASSING
+        )
 
 
 class Judge:
