@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator
@@ -212,11 +213,27 @@ def listening(only: frozenset[int] | None = None) -> Generator[Journal]:
 # -- the rooms -------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _uncollected() -> Generator[None]:
+    """No garbage collection inside: what imports allocate stays, and looking through all objects of
+    jax for garbage takes 50 ms, a third of what a process with a warm cache may lose.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 @functools.cache
 def default_stages() -> Stages:
     """The rooms of this package, imported when the first function is rewritten."""
-    from prism_jax import cache, extract
-    from prism_jax.launch import rooms
+    with _uncollected():
+        from prism_jax import extract
+        from prism_jax.cache import remembered
+        from prism_jax.launch import rooms
 
     return Stages(
         device=rooms.target,
@@ -225,5 +242,5 @@ def default_stages() -> Stages:
         explore=rooms.explore,
         instantiate=rooms.choose,
         emit=lambda outcome: outcome.function,
-        cache=cache.remembered,
+        cache=remembered,
     )
