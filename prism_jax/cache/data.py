@@ -7,8 +7,8 @@ fit the type exactly is a `ForeignError` (an entry of another version), never a 
 the data lacks takes its default, a field that the type lacks is foreign.
 
 >>> from prism_jax.instantiate.plan import Schedule
->>> pack(Schedule(8, 2))
-{'num_warps': 8, 'num_stages': 2, 'products': 'dot'}
+>>> pack(Schedule(8, 2))["num_stages"]
+2
 >>> unpack(Schedule, {"num_warps": 8}) == Schedule(8)
 True
 """

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prism_jax.emit.concrete import concrete
 from prism_jax.instantiate.plan import Plan, Schedule
+from prism_jax.ir.concrete import concrete
 from prism_jax.ir.nodes import Tensor
 from prism_jax.ir.sgraph import Kernel, LibraryCall
 

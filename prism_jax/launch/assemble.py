@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism_jax.emit.binary import Binary
-from prism_jax.emit.concrete import concrete
 from prism_jax.instantiate.plan import Plan
+from prism_jax.ir.concrete import concrete
 from prism_jax.ir.nodes import Tensor
 from prism_jax.ir.sgraph import Kernel, SGraph
 from prism_jax.launch.value import Launch
@@ -62,7 +62,7 @@ def assemble(plan: Plan, launches: Sequence[Launch] = (), texts: Sequence[str] =
     if plan.backend == "lax":
         from prism_jax.emit import lax_blocks
 
-        made = lax_blocks.emit(plan.sgraph, plan.numbers)
+        made = lax_blocks.emit(plan.sgraph, plan.numbers, cut=plan.cut)
         return Built(made.call, (made.source,))
     graph = concrete(plan.sgraph, plan.numbers)
     if len(launches) != len(graph.kernels) or len(texts) != len(launches):

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prism_jax.device import Device
+from prism_jax.emit import EmittedKernel, emit
 from prism_jax.emit import compile as toolchain
-from prism_jax.emit import triton
 from prism_jax.emit.binary import Binary, KernelSource
 from prism_jax.instantiate.plan import Plan
 from prism_jax.launch.assemble import Built, assemble
@@ -39,7 +39,7 @@ class Builder:
         """Each plan as a function, or why not. Nothing new is compiled after `deadline`
         (`time.monotonic()`).
         """
-        emitted: list[list[triton.EmittedKernel] | str] = [self._kernels(plan) for plan in plans]
+        emitted = [self._kernels(plan) for plan in plans]
         sources = [k.source for kernels in emitted if not isinstance(kernels, str) for k in kernels]
         compiled = self._compile(sources, deadline)
         return [
@@ -47,11 +47,11 @@ class Builder:
             for plan, kernels in zip(plans, emitted, strict=True)
         ]
 
-    def _kernels(self, plan: Plan) -> list[triton.EmittedKernel] | str:
+    def _kernels(self, plan: Plan) -> Sequence[EmittedKernel] | str:
         if plan.backend != "triton":
-            return []
+            return ()
         try:
-            return list(triton.emit(plan.sgraph, plan.numbers, plan.schedules))
+            return emit(plan).kernels
         except (ValueError, NotImplementedError) as error:
             return f"not emitted: {error}"
 
@@ -82,27 +82,22 @@ class Builder:
         return toolchain.fits(result, self.device) or result
 
     def _build(
-        self,
-        plan: Plan,
-        kernels: Sequence[triton.EmittedKernel],
-        compiled: Mapping[str, Binary | str],
+        self, plan: Plan, kernels: Sequence[EmittedKernel], compiled: Mapping[str, Binary | str]
     ) -> Built | str:
-        launches: list[Launch] = []
-        texts: list[str] = []
-        cut = {
+        shared = {
             t.name
             for k in plan.sgraph.kernels
             for t in k.writes
             if any(isinstance(s, str) for s in t.shape)
         }
+        launches: list[Launch] = []
         for kernel in kernels:
             binary = compiled[kernel.source.digest]
             if isinstance(binary, str):
                 return binary
-            partial = tuple(t.name for t in kernel.results if t.name in cut)
+            partial = tuple(t.name for t in kernel.results if t.name in shared)
             launches.append(Launch(binary, kernel.grid, kernel.operands, kernel.results, partial))
-            texts.append(kernel.source.text)
         try:
-            return assemble(plan, launches, texts)
+            return assemble(plan, launches, [kernel.source.text for kernel in kernels])
         except (ValueError, NotImplementedError) as error:
             return f"not emitted: {error}"

@@ -162,7 +162,7 @@ def test_fields_that_are_missing_take_defaults_and_unknown_ones_are_foreign() ->
     assert unpack(Newer, {"num_warps": 8}) == Newer(8)
     assert unpack(Newer, pack(Newer(8, 3, 2.0, (1, "a")))) == Newer(8, 3, 2.0, (1, "a"))
     with pytest.raises(ForeignError, match="does not know"):
-        unpack(Schedule, {"num_warps": 4, "swizzle": 8})
+        unpack(Schedule, {"num_warps": 4, "of a later version": 8})
     for wrong in (
         {}, {"num_warps": "8"}, {"num_warps": True}, {"num_warps": 8.0}, [8], None, 8,
         {"num_warps": 8, "pair": [1]}, {"num_warps": 8, "pair": ["a", 1]},
