@@ -100,6 +100,7 @@ def run(
     return so_far()
 
 
+@prism.options(cache="off")  # the first call is a cold one, whatever was measured before
 def measure(row: Workload, settings: Settings) -> Record:
     """One row, measured on jax's default device. Raises whatever the row's own program raises."""
     function, arguments = row.build(settings.seeds[0])
