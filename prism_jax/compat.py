@@ -18,8 +18,9 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -299,25 +300,35 @@ def outside_trace() -> Generator[None]:
         yield
 
 
-def aside(fun: Callable[[], Any]) -> Any:
+def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
     """The result of `fun`, run in a thread where nothing is being traced and no mesh is in force.
 
     The caller's context variables and its choice of 64-bit types hold there too.
 
+    Args:
+      fun: what to run.
+      seconds: how long it is waited for; the thread then goes on alone. None: without end.
+
     Raises:
+      TimeoutError: it did not end in time.
       Exception: whatever `fun` raises.
     """
-    wide = jax.config.read("jax_enable_x64")
+    wide, context = jax.config.read("jax_enable_x64"), contextvars.copy_context()
+    done: Future[Any] = Future()
 
-    def run() -> Any:
-        with jax.enable_x64(wide):
-            return fun()
+    def run() -> None:
+        try:
+            with jax.enable_x64(wide):
+                done.set_result(context.run(fun))
+        except BaseException as error:
+            done.set_exception(error)
 
-    pool = ThreadPoolExecutor(1, thread_name_prefix="prism_jax")
-    try:
-        return pool.submit(contextvars.copy_context().run, run).result()
-    finally:
-        pool.shutdown(wait=False)  # an interrupted caller does not wait for it
+    # A daemon: an interrupted caller, or the end of the process, does not wait for it.
+    threading.Thread(target=run, name="prism_jax", daemon=True).start()
+    wait([done], seconds)
+    if not done.done():
+        raise TimeoutError
+    return done.result()
 
 
 def hide_frames(path: str) -> None:

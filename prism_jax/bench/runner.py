@@ -200,6 +200,7 @@ def _region(region: RegionReport) -> dict[str, Any]:
         "axioms": list(region.axioms),
         "search": region.search,
         "refused": list(region.refused),
+        "ranking": [dataclasses.asdict(row) for row in region.ranking],
         "plan_text": region.plan_text,
         "evidence": region.evidence,
         "candidates": [dataclasses.asdict(candidate) for candidate in region.candidates],

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from prism_jax.instantiate.plan import Plan, Schedule
 
 if TYPE_CHECKING:
-    from prism_jax.instantiate.choice import Judge, Outcome, Tried, choose
+    from prism_jax.instantiate.choice import Choice, Judge, Outcome, Tried, choose
 
-__all__ = ["Judge", "Outcome", "Plan", "Schedule", "Tried", "choose"]
+__all__ = ["Choice", "Judge", "Outcome", "Plan", "Schedule", "Tried", "choose"]
 
 
 def __getattr__(name: str) -> Any:

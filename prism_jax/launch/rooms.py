@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Sequence[Any]]
 REBUILD_SECONDS = 60.0
+OVERTIME, LEAST_OVERTIME = 1.05, 0.05
+"""When tuning is not waited for any longer: this many times its budget, plus seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +119,14 @@ def choose(region: Any, found: SearchResult, device: Target, options: Options) -
 
     check = functools.partial(_check, region, device.name, options)
     judge, builder = instantiate.Judge(kernel_clock, pair, check), cast(Any, Builder(row))
-    return compat.aside(
-        lambda: instantiate.choose(program, found, row, options, builder, reference, judge)
-    )
+    choice = instantiate.Choice(program, found, row, options, builder, reference, judge)
+    if options.tune == "off":
+        return compat.aside(choice.run)
+    try:
+        return compat.aside(choice.run, options.tune_seconds * OVERTIME + LEAST_OVERTIME)
+    except TimeoutError:  # XLA's compiler cannot be interrupted: it is left to end alone
+        choice.stop()
+        return choice.outcome()
 
 
 def misfit(binary: Binary, device: Target) -> str | None:

@@ -2,12 +2,13 @@
 
 from prism_jax.report.decision import Decision
 from prism_jax.report.log import StageFailure, StageLog
-from prism_jax.report.report import Bisection, CandidateRow, RegionReport, Report
+from prism_jax.report.report import Bisection, CandidateRow, RankingRow, RegionReport, Report
 
 __all__ = [
     "Bisection",
     "CandidateRow",
     "Decision",
+    "RankingRow",
     "RegionReport",
     "Report",
     "StageFailure",

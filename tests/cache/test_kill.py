@@ -1,4 +1,4 @@
-"""Processes that write one cache and are killed at any moment lose their own entry, nothing else."""
+"""Processes that write one cache and are killed at any moment lose their own entry, no more."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prism_jax.cache.store import PART, Store
 
 #: Entries that all writers write, each with contents that name its number.
 NAMES = 40
-WRITER = """
+WRITER = f"""
 import sys, types
 root, folder, seed = sys.argv[1:]
 for name in ("prism_jax", "prism_jax.cache"):  # without jax, which takes a second to import
@@ -40,14 +40,14 @@ draw = random.Random(seed)
 store = Store(Path(folder), limit=600_000)
 print("ready", flush=True)
 while True:
-    number = draw.randrange({names})
+    number = draw.randrange({NAMES})
     size = draw.choice([10, 3_000, 60_000])
     entry = Entry({{"key": {{"name": f"{{number:040x}}"}}, "number": number, "size": size}},
                   (bytes([number]) * size,))
     store.write(f"{{number:040x}}", entry)
-    found = store.read(f"{{draw.randrange({names}):040x}}")
+    found = store.read(f"{{draw.randrange({NAMES}):040x}}")
     assert found is None or found.blobs[0] == bytes([found.values["number"]]) * len(found.blobs[0])
-""".format(names=NAMES)
+"""
 
 
 def start(folder: Path, seed: int) -> subprocess.Popen[str]:
