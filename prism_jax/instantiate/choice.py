@@ -25,7 +25,8 @@ from prism_jax.ir.nodes import Pointwise, Reduce
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 UNROLL_UP_TO = 128
 RESERVE_SECONDS = 3.0

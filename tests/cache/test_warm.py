@@ -57,12 +57,15 @@ print(json.dumps(dict(
 """
 
 
-def run(ours: bool = True, platform: str = "", **environment: str) -> dict[str, Any]:
+def run(
+    variables: dict[str, str], *, ours: bool = True, platform: str = "", seed: str = "0"
+) -> dict[str, Any]:
     """What a fresh process says about its first call."""
     inherited = {n: v for n, v in os.environ.items() if n != "PYTHONDONTWRITEBYTECODE"}
+    ours_too = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": seed}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(ours=ours, platform=platform)],
-        env={**inherited, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        env={**inherited, **ours_too, **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -94,9 +97,7 @@ def test_a_warm_process_imports_little_and_lowers_the_same_bytes(
 ) -> None:
     options = Options(cache="on", cache_dir=str(tmp_path), device=device, tune="never")
     keep(options, backend)
-    runs = [
-        run(platform=platform, PYTHONHASHSEED=seed, **environment(options)) for seed in ("1", "77")
-    ]
+    runs = [run(environment(options), platform=platform, seed=seed) for seed in ("1", "77")]
     texts = {found["text"] for found in runs}
     assert len(texts) == 1
     (text,) = texts
@@ -117,7 +118,7 @@ def test_jaxs_own_compilation_cache_hits(tmp_path: Path) -> None:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         **environment(options),
     }
-    first, second = (run(PYTHONHASHSEED=seed, **settings) for seed in ("1", "2"))
+    first, second = (run(settings, seed=seed) for seed in ("1", "2"))
     assert "prism_jax.emit.lax_blocks" in second["modules"]
     assert first["hits"] < second["hits"]
     names = [path.name for path in (tmp_path / "jax").iterdir()]
@@ -131,7 +132,7 @@ def test_a_warm_process_needs_little_more_than_jax(tmp_path: Path) -> None:
     """
     options = Options(cache="on", cache_dir=str(tmp_path))
     keep(options, "lax")
-    pairs = [(run(ours=False), run(**environment(options))) for _ in range(3)]
+    pairs = [(run({}, ours=False), run(environment(options))) for _ in range(3)]
     plain = min(jit["seconds"] for jit, _ in pairs)
     ours = min(prism["seconds"] for _, prism in pairs)
     assert "prism_jax.emit.lax_blocks" in pairs[0][1]["modules"]
