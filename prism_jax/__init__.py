@@ -9,6 +9,7 @@
 Array([0.25, 0.75], dtype=float32)
 """
 
+from prism_jax import cache
 from prism_jax.api import bisect, explain, jit, optimize, search
 from prism_jax.errors import PrismError, PrismWarning
 from prism_jax.options import Options, options
@@ -23,6 +24,7 @@ __all__ = [
     "PrismWarning",
     "Report",
     "bisect",
+    "cache",
     "explain",
     "jit",
     "optimize",

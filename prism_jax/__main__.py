@@ -16,6 +16,12 @@ def _bench(arguments: Sequence[str]) -> int:
     return cli.main(arguments)
 
 
+def _cache(arguments: Sequence[str]) -> int:
+    from prism_jax.cache import command
+
+    return command.main(arguments)
+
+
 def _demo(arguments: Sequence[str]) -> int:
     from prism_jax import demo
 
@@ -31,6 +37,7 @@ def _doctor(arguments: Sequence[str]) -> int:
 #: Name to (what it does, what runs it).
 COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "bench": ("measure a suite of programs against jax.jit (bench --help)", _bench),
+    "cache": ("list, check, prune, export or load the kept plans (cache --help)", _cache),
     "demo": ("the main job on real programs, in a few minutes", _demo),
     "doctor": ("what is installed, what will be used, what is missing", _doctor),
 }

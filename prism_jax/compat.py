@@ -4,6 +4,7 @@ In: jaxprs, equations, lowering contexts. Out: the same questions with one answe
 version. What differs: `ClosedJaxpr` and `Jaxpr` are one class from 0.11 on, `scan` renamed its
 parameters, and some interpreters live in `jax._src` only. Invariant: evaluating a jaxpr here keeps
 weak types, equation contexts, name stacks, source lines and effects, as jax's own evaluator does.
+What touches jax's internals is in one file, long as that is, so that a new jax is met in one place.
 
 >>> import jax.numpy as jnp
 >>> closed = trace_flat(lambda x: [x + 1], [aval_of(jnp.float32(2))])
@@ -16,31 +17,49 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import itertools
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.core
-import jax.extend.core
 from jax._src import config as _config
 from jax._src import core as _core
+from jax._src import distributed as _distributed
 from jax._src import source_info_util as _source_info
 from jax._src import traceback_util as _tracebacks
 from jax._src.interpreters import ad as _ad
 from jax._src.sharding_impls import ShardingContext, SPMDAxisContext
 from jax._src.util import fun_name as _fun_name
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
+
+if TYPE_CHECKING:
+    from jax.extend.core import (
+        ClosedJaxpr,
+        Jaxpr,
+        JaxprEqn,
+        Literal,
+        Primitive,
+        Var,
+        jaxprs_in_params,
+    )
+else:
+    # The same classes by the door that does not import Pallas, which takes 40 ms.
+    from jax._src.core import Jaxpr, JaxprEqn, Literal, Primitive, Var, jaxprs_in_params
+
+    ClosedJaxpr = getattr(_core, "ClosedJaxpr", Jaxpr)
 
 __all__ = [
     "ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Tracer", "Var",
     "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close", "constants",
-    "context_key", "dce", "evaluate", "function_name", "hide_frames", "inner_jaxprs", "is_jitted",
-    "is_local", "is_tracer", "is_tracing", "jit_disabled", "jvp_program", "mlir", "only_transposes",
-    "outside_trace", "part_of", "read", "renamed", "same_types", "spans_devices", "to_inputs",
-    "trace_flat", "trace_jit", "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
+    "context_key", "dce", "device_facts", "evaluate", "exchange", "function_name", "hide_frames",
+    "inner_jaxprs", "is_jitted", "is_local", "is_tracer", "is_tracing", "jit_disabled",
+    "jvp_program", "mlir", "numerics", "only_transposes", "outside_trace", "part_of",
+    "process_count", "read", "renamed", "same_types", "spans_devices", "to_inputs", "trace_flat",
+    "trace_jit", "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
 ]  # fmt: skip
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version_info__[:3])
@@ -56,7 +75,7 @@ def close(jaxpr: Any, consts: Sequence[Any] = ()) -> ClosedJaxpr:
     """The closed form of an open jaxpr; one that is closed already is returned as it is."""
     if not consts and hasattr(jaxpr, "consts"):
         return jaxpr
-    return jax.extend.core.ClosedJaxpr(jaxpr, list(consts))
+    return cast(Any, ClosedJaxpr)(jaxpr, list(consts))
 
 
 def constants(closed: ClosedJaxpr) -> list[Any]:
@@ -223,6 +242,57 @@ def context_key() -> Any:
     return _config.trace_context()
 
 
+def numerics() -> dict[str, Any]:
+    """jax's settings that decide which numbers a program computes, by name."""
+    settings: Any = jax.config
+    return {name: getattr(settings, name) for name in _NUMERICS}
+
+
+def device_facts() -> dict[str, Any]:
+    """What jax and the system say about the device in use: JSON types. Initialises the backend."""
+    device: Any = jax.local_devices()[0]
+    facts = {"platform": device.platform, "kind": device.device_kind}
+    if device.platform == "cpu":
+        return facts
+    for name in ("compute_capability", "core_count"):
+        value = getattr(device, name, None)
+        facts[name] = value if isinstance(value, int | str) else None
+    facts["runtime"] = str(device.client.platform_version)
+    with contextlib.suppress(OSError), open("/sys/module/nvidia/version") as file:
+        facts["driver"] = file.read().strip()
+    return facts
+
+
+def process_count() -> int:
+    """How many jax processes this job has; 1 where jax has not started a backend."""
+    return jax.process_count()
+
+
+_exchanges = itertools.count()
+
+
+def exchange(about: str, text: str, seconds: float) -> list[str]:
+    """Every process's text, through the coordination service of `jax.distributed`; waits for them.
+
+    All processes must call it equally often, in the same order.
+
+    Raises:
+      Exception: the service's own, where another process is not heard in time.
+    """
+    state: Any = _distributed.global_state
+    if state.client is None:
+        return [text]
+    room = f"{about}/{next(_exchanges)}"
+    state.client.key_value_set(f"{room}/{state.process_id}", text)
+    return [
+        state.client.blocking_key_value_get(f"{room}/{process}", int(seconds * 1000))
+        for process in range(state.num_processes)
+    ]
+
+
+_NUMERICS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_numpy_dtype_promotion")
+
+
 @contextlib.contextmanager
 def outside_trace() -> Generator[None]:
     """Operations inside run at once instead of being recorded in the function being traced."""
@@ -230,25 +300,35 @@ def outside_trace() -> Generator[None]:
         yield
 
 
-def aside(fun: Callable[[], Any]) -> Any:
+def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
     """The result of `fun`, run in a thread where nothing is being traced and no mesh is in force.
 
     The caller's context variables and its choice of 64-bit types hold there too.
 
+    Args:
+      fun: what to run.
+      seconds: how long it is waited for; the thread then goes on alone. None: without end.
+
     Raises:
+      TimeoutError: it did not end in time.
       Exception: whatever `fun` raises.
     """
-    wide = jax.config.read("jax_enable_x64")
+    wide, context = jax.config.read("jax_enable_x64"), contextvars.copy_context()
+    done: Future[Any] = Future()
 
-    def run() -> Any:
-        with jax.enable_x64(wide):
-            return fun()
+    def run() -> None:
+        try:
+            with jax.enable_x64(wide):
+                done.set_result(context.run(fun))
+        except BaseException as error:
+            done.set_exception(error)
 
-    pool = ThreadPoolExecutor(1, thread_name_prefix="prism_jax")
-    try:
-        return pool.submit(contextvars.copy_context().run, run).result()
-    finally:
-        pool.shutdown(wait=False)  # an interrupted caller does not wait for it
+    # A daemon: an interrupted caller, or the end of the process, does not wait for it.
+    threading.Thread(target=run, name="prism_jax", daemon=True).start()
+    wait([done], seconds)
+    if not done.done():
+        raise TimeoutError
+    return done.result()
 
 
 def hide_frames(path: str) -> None:

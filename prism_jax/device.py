@@ -20,6 +20,7 @@ import dataclasses
 import json
 import math
 import os
+import platform
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -212,16 +213,16 @@ def calibrate_cpu() -> Device:
     """Measures copy and cache bandwidth, fp32 product rate and exponential rate with numpy on all
     cores.
     """
-    cores = _cores()
+    count = cores()
     last_level = _cache_bytes("SC_LEVEL3_CACHE_SIZE", 32 * 2**20)
     own = _cache_bytes("SC_LEVEL2_CACHE_SIZE", 2**20)
 
     # In elements: beyond all caches, within one core's cache, the side of a product.
     large, small, square = 4 * 2**20, 2**14, 512
-    source = [np.ones(large, np.float32) for _ in range(cores)]
-    target = [np.empty(large, np.float32) for _ in range(cores)]
-    block = [np.full(small, 0.5, np.float32) for _ in range(cores)]
-    result = [np.empty(small, np.float32) for _ in range(cores)]
+    source = [np.ones(large, np.float32) for _ in range(count)]
+    target = [np.empty(large, np.float32) for _ in range(count)]
+    block = [np.full(small, 0.5, np.float32) for _ in range(count)]
+    result = [np.empty(small, np.float32) for _ in range(count)]
     left = np.ones((square, square), np.float32)
     product = np.empty_like(left)
     inner = 64  # repeats of an in-cache operation, so that a call's own cost is small beside it
@@ -237,24 +238,24 @@ def calibrate_cpu() -> Device:
         for _ in range(inner):
             np.exp(block[core], out=result[core])
 
-    with ThreadPoolExecutor(cores) as pool:  # numpy releases the interpreter lock in these loops
-        copy_s = _best(lambda: list(pool.map(copy, range(cores))), 5)
-        multiply_s = _best(lambda: list(pool.map(multiply, range(cores))), 5)
-        exp_s = _best(lambda: list(pool.map(exponential, range(cores))), 5)
+    with ThreadPoolExecutor(count) as pool:  # numpy releases the interpreter lock in these loops
+        copy_s = _best(lambda: list(pool.map(copy, range(count))), 5)
+        multiply_s = _best(lambda: list(pool.map(multiply, range(count))), 5)
+        exp_s = _best(lambda: list(pool.map(exponential, range(count))), 5)
     product_s = _best(lambda: np.matmul(left, left, out=product), 10)
 
     # On a machine busy with other work even the best run is slow; no current core is slower than
     # this.
-    product_rate = _step(max(2.0 * square**3 / product_s, cores * LEAST_PRODUCT_RATE))
+    product_rate = _step(max(2.0 * square**3 / product_s, count * LEAST_PRODUCT_RATE))
     return Device(
         name="CPU",
         kind="cpu",
-        sm_count=cores,
+        sm_count=count,
         clock=3.0e9,
-        dram_bytes_per_s=_step(2.0 * 4 * large * cores / copy_s),
+        dram_bytes_per_s=_step(2.0 * 4 * large * count / copy_s),
         l2_bytes=last_level,
         # The multiply's block fits a core's own cache; it reads two streams and writes one.
-        l2_bytes_per_s=_step(3.0 * 4 * cores * inner * small / multiply_s),
+        l2_bytes_per_s=_step(3.0 * 4 * count * inner * small / multiply_s),
         smem_per_block=own,
         regs_per_sm=512,
         # Half precision has no unit of its own on most CPUs: XLA widens it, so fp32's product rate
@@ -266,17 +267,26 @@ def calibrate_cpu() -> Device:
             # also uses. numpy's own elementwise loops are bound by the cache and would rate the
             # lanes ten times too low.
             "f32": _step(product_rate / 2),
-            "special": _step(max(cores * inner * small / exp_s, product_rate / 128)),
+            "special": _step(max(count * inner * small / exp_s, product_rate / 128)),
         },
         launch_s=2e-6,
     )
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores this process may use, which in a container are fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name as the operating system gives it; its architecture where it does not."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _best(run: Callable[[], object], repeats: int) -> float:

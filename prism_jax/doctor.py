@@ -17,13 +17,13 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import platform
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from prism_jax import device
-from prism_jax.options import FIELDS, Options, current
+from prism_jax.cache.store import Store
+from prism_jax.options import FIELDS, Options, cache_folder, current
 
 #: Distributions the doctor asks for, and what each is for.
 DISTRIBUTIONS: Mapping[str, str] = {
@@ -54,6 +54,7 @@ class Facts:
     system: str
     settings: Options = dataclasses.field(default_factory=Options)
     cache_problem: str = ""
+    cache: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,20 +85,31 @@ def gather() -> Facts:
         devices=tuple(entry.device_kind for entry in jax.devices()),
         system=platform.system(),
         settings=settings,
-        cache_problem=_cache_problem(settings.cache_dir),
+        cache_problem=_cache_problem(settings),
+        cache=_cache(settings),
     )
 
 
-def _cache_problem(folder: str | None) -> str:
-    """Why plans could not be kept in the chosen folder; empty where they can, or none is chosen."""
-    if folder is None:
+def _cache_problem(settings: Options) -> str:
+    """Why plans cannot be kept where the settings say; empty where they can, or need not be."""
+    folder = cache_folder(settings)
+    if settings.cache == "off":
         return ""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
-    except OSError as error:
-        return f"{folder}: {error.strerror}"
+    if folder is None:
+        return "this user has no cache folder"
+    if settings.cache == "read":
+        return "" if Path(folder).is_dir() else f"{folder}: No such folder"
+    return Store(Path(folder)).problem() or ""
+
+
+def _cache(settings: Options) -> str:
+    """Where plans are kept, how many, and how large they are; empty where none are."""
+    folder = cache_folder(settings)
+    if settings.cache == "off" or folder is None:
+        return ""
+    files = Store(Path(folder)).files()
+    size = sum(file.size for file in files) / 2**20
+    return f"{folder} ({len(files)} entries, {size:.1f} of {settings.cache_megabytes:g} MB)"
 
 
 def examine(facts: Facts) -> tuple[Finding, ...]:
@@ -213,8 +225,11 @@ def _settings(facts: Facts) -> Iterator[Finding]:
             f"no plans can be kept: {facts.cache_problem}",
             "set PRISM_JAX_CACHE_DIR to a folder that can be written",
         )
-    elif facts.settings.cache_dir is not None:
-        yield Finding("ok", f"plans are kept in {facts.settings.cache_dir}")
+    elif facts.settings.cache == "off":
+        yield Finding("ok", "plans are not kept: the cache is switched off")
+    elif facts.cache:
+        kept = "kept in" if facts.settings.cache == "on" else "read from"
+        yield Finding("ok", f"plans are {kept} {facts.cache}")
     defaults = {name: field.metadata["default"] for name, field in FIELDS.items()}
     changed = [
         f"{name}={getattr(facts.settings, name)!r}"

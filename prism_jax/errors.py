@@ -12,6 +12,7 @@ prism.Options has no option 'acuracy'; did you mean 'accuracy'? The options are 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 import threading
@@ -133,6 +134,43 @@ class OpenRegionError(PrismError, TypeError):
     )
 
 
+# -- the cache ---------------------------------------------------------------------------------
+
+
+class PlanMissing(PrismWarning):
+    """`tune="never"`, and the cache has no plan for a region."""
+
+    template = (
+        "The cache has no plan for {where} (program {program}) on {device}, and tune='never' makes "
+        "none: it runs as under jax.jit. Run it once with tune='auto' on such a device, then "
+        "`python -m prism_jax cache export FILE` there and `cache load FILE` here."
+    )
+
+
+class SecretMissing(PrismWarning):
+    """`trust_cache="signed"` without a key to check signatures with."""
+
+    template = (
+        "trust_cache='signed' needs a key: {problem}. Until then the cache is not used. Set "
+        "cache_key to a file of random bytes, or to env:NAME for a variable that holds them."
+    )
+
+
+class FleetError(PrismError, RuntimeError):
+    """The processes of a job could not compare their caches."""
+
+    template = (
+        "prism.cache.agree() did not hear all processes of this job: {cause}. Every process has to "
+        "call it once, after jax.distributed.initialize()."
+    )
+
+
+class CacheFileError(PrismError, ValueError):
+    """A file that is to be loaded into the cache, or written from it, cannot be."""
+
+    template = "{path} {problem}."
+
+
 # -- diagnosis ---------------------------------------------------------------------------------
 
 
@@ -193,6 +231,12 @@ def warn(warning: PrismWarning, place: tuple[str, str, str]) -> None:
             return
         _said.add(place)
     warnings.warn(warning, stacklevel=_user_level())
+
+
+def note(text: str, error: BaseException | None = None) -> None:
+    """Say something in the log that is nobody's mistake; `error`'s traceback only to who debugs."""
+    logger = logging.getLogger("prism_jax")
+    logger.warning("%s", text, exc_info=error if logger.isEnabledFor(logging.DEBUG) else None)
 
 
 def forget() -> None:

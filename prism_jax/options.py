@@ -89,6 +89,7 @@ def _check_text(value: Any) -> str | None:
 _SWITCH = _Rule("'on' or 'off' (in Python: True or False)", _read_bool, _check_bool)
 _TEXT = _Rule("a non-empty text or None", lambda text: text or None, _check_text)
 _SECONDS = _number("a number of seconds, zero or more", lambda x: math.isfinite(x) and x >= 0)
+_SIZE = _number("a number of megabytes, above zero", lambda x: math.isfinite(x) and x > 0)
 _ACCURACY = _number("a finite number of at least 1", lambda x: math.isfinite(x) and x >= 1)
 _FRACTION = _number("a number from 0 to 1", lambda x: 0 <= x <= 1)
 
@@ -135,9 +136,11 @@ class Options:
     search_seconds: float = _field(
         "search_seconds", 2.0, _SECONDS, "longest search for one region, in seconds", True
     )
-    tune: Literal["auto", "off"] = _field(
-        "tune", "auto", _choice("auto", "off"),
-        "auto: measure candidates on the device; off: rank by closed form only (deterministic)",
+    tune: Literal["auto", "off", "background", "never"] = _field(
+        "tune", "auto", _choice("auto", "off", "background", "never"),
+        "auto: measure candidates on the device; off: rank by closed form only (deterministic); "
+        "background: measure beside the first calls, which XLA answers; "
+        "never: only plans that the cache holds",
         True,
     )  # fmt: skip
     tune_seconds: float = _field(
@@ -159,9 +162,32 @@ class Options:
         "backend", None, _choice("triton", "lax", "jnp", None),
         "only plans of this back end; None: whichever is fastest", True,
     )  # fmt: skip
+    cache: Literal["on", "read", "off"] = _field(
+        "cache", "on", _choice("on", "read", "off"),
+        "on: plans are kept for later processes; read: kept ones are used, none is added; off: "
+        "neither", False,
+    )  # fmt: skip
     cache_dir: str | None = _field(
         "cache_dir", None, _TEXT,
         "folder of the plans found earlier; None: prism_jax in the user's cache folder", False,
+    )  # fmt: skip
+    cache_megabytes: float = _field(
+        "cache_megabytes", 1024.0, _SIZE,
+        "size of that folder beyond which the plans used longest ago are deleted", False,
+    )  # fmt: skip
+    trust_cache: Literal["on", "signed", "off"] = _field(
+        "trust_cache", "on", _choice("on", "signed", "off"),
+        "on: kernels from the cache run if their checksums hold; signed: only entries that were "
+        "signed with cache_key; off: plans are proved, tested and compiled again", False,
+    )  # fmt: skip
+    cache_key: str | None = _field(
+        "cache_key", None, _TEXT,
+        "file that holds the key with which entries are signed, or env:NAME, the variable that "
+        "does", False,
+    )  # fmt: skip
+    progress: Literal["auto", "off"] = _field(
+        "progress", "auto", _choice("auto", "off"),
+        "auto: long work shows a line on a terminal or in a notebook; off: nowhere", False,
     )  # fmt: skip
 
     def __init__(self, **values: Any) -> None:
@@ -236,6 +262,36 @@ def read_environment(variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 _environment.update(read_environment(os.environ))
+
+#: Variables that change what XLA, Triton or ptxas make of a program, by name or by how it begins.
+_COMPILERS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "PTXAS_OPTIONS", "TRITON_")
+#: Those of them that only say where something lies or how much is shown.
+_HARMLESS = ("_DIR", "_HOME", "_PATH", "_DUMP", "_DEBUG", "_PRINT_AUTOTUNING", "_LOG")
+
+
+def compiler_environment() -> dict[str, str]:
+    """The variables in force that decide what compilers make: part of every key of the cache."""
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_COMPILERS) and not name.endswith(_HARMLESS) and value
+    }
+    flags = [f for f in found.get("XLA_FLAGS", "").split() if not f.startswith("--xla_dump")]
+    found.pop("XLA_FLAGS", None)
+    return found | ({"XLA_FLAGS": " ".join(sorted(flags))} if flags else {})
+
+
+def variable(name: str) -> str | None:
+    """The value of a variable that a setting named (`cache_key="env:NAME"`)."""
+    return os.environ.get(name)
+
+
+def cache_folder(settings: Options) -> str | None:
+    """The folder of the cache; None where the user has no cache folder and named none."""
+    if settings.cache_dir is not None:
+        return settings.cache_dir
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "prism_jax") if os.path.isabs(base) else None
 
 _scope: ContextVar[Options | None] = ContextVar("prism_jax_options", default=None)
 # jax's own caches have to see the scoped options too: a function that was compiled under others is

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator
@@ -20,7 +21,7 @@ from typing import Any
 from prism_jax import compat, errors
 from prism_jax.launch import Cut, Executable, Kept, Rewritten, Step
 from prism_jax.options import Options
-from prism_jax.report import RegionReport, StageFailure, StageLog
+from prism_jax.report import Decision, RegionReport, StageFailure, StageLog
 
 
 def rewrite(closed: compat.ClosedJaxpr, name: str, optimizer: Optimizer) -> Rewritten:
@@ -43,18 +44,18 @@ def rewrite(closed: compat.ClosedJaxpr, name: str, optimizer: Optimizer) -> Rewr
     return Rewritten(closed, steps, optimizer)
 
 
-def plan(region: Any, device: Any, options: Options, stages: Stages) -> Outcome:
+def plan(region: Any, device: Any, options: Options, stages: Stages) -> Decision:
     """Decide what runs for one region: from its program to its kernels."""
-    program, log, runs = region.program, StageLog(), None
+    program, log, runs, chosen = region.program, StageLog(), None, None
     try:
         found = log.run("explore", stages.explore, program, device, options)
-        chosen: Any = log.run("instantiate", stages.instantiate, region, found, device, options)
+        chosen = log.run("instantiate", stages.instantiate, region, found, device, options)
         if (best := chosen.plan) is not None:
             built: Any = log.run("emit", stages.emit, chosen)
             runs = Executable(best.digest, best.backend, built.call)
     except StageFailure as failure:
-        return Outcome(None, log.report(region.name, program, failure), failure)
-    return Outcome(runs, log.report(region.name, program))
+        return Decision(None, log.report(region.name, program, failure), failure)
+    return Decision(runs, log.report(region.name, program), chosen=chosen)
 
 
 # -- what goes through the two functions above -----------------------------------------------------
@@ -66,6 +67,8 @@ class Stages:
 
     `extract` returns steps: what has a `program` is a region, what has `eqns` is left alone.
     `instantiate` builds, verifies and measures candidates; it returns the `plan` that won, or None.
+    `cache` answers for a region with what it holds, or by planning, for which it is given a
+    function of the settings.
     """
 
     device: Callable[[Options], Any]  # -> Device
@@ -74,6 +77,9 @@ class Stages:
     explore: Callable[[Any, Any, Options], Any]  # Program, Device -> SearchResult
     instantiate: Callable[[Any, Any, Any, Options], Any]  # Region, SearchResult, Device -> Outcome
     emit: Callable[[Any], Any]  # instantiate's Outcome -> Built: a function, and its source
+    cache: Callable[[Any, Any, Options, Callable[[Options], Decision]], Decision] = (
+        lambda region, device, options, plan: plan(options)
+    )
 
 
 @dataclass(frozen=True)
@@ -96,15 +102,6 @@ class Optimizer:
 
     def __repr__(self) -> str:  # it is printed in every jaxpr that holds a `prism_call`
         return "<prism_jax>"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of planning a region; `runs` is None where XLA's own version stays."""
-
-    runs: Executable | None
-    report: RegionReport
-    failure: StageFailure | None = None
 
 
 # -- one step of a program -------------------------------------------------------------------------
@@ -140,21 +137,25 @@ def _note(device: Any, cut: Any) -> None:
         journal.refused.update(dict.fromkeys(cut.refused))
 
 
-_memo: dict[Any, Outcome] = {}
+_memo: dict[Any, Decision] = {}
 _working: defaultdict[Any, threading.Lock] = defaultdict(threading.Lock)
 _memo_lock = threading.Lock()
 
 
-def _planned(region: Any, device: Any, optimizer: Optimizer) -> Outcome:
-    """`plan`, once per program, device and settings in this process, whichever thread asks."""
+def _planned(region: Any, device: Any, optimizer: Optimizer) -> Decision:
+    """What the cache holds, or `plan`: once per program, device and settings in this process,
+    whichever thread asks.
+    """
     options, stages = optimizer.options, optimizer.stages
     key = (region.program.digest, options.key(), device.name, stages)
     with _memo_lock:
         working = _working[key]
     with working:
-        if key not in _memo:
-            _memo[key] = plan(region, device, options, stages)
-        return _memo[key]
+        if (known := _memo.get(key)) is None:
+            known = stages.cache(region, device, options, lambda o: plan(region, device, o, stages))
+            if known.lasting:
+                _memo[key] = known
+        return known
 
 
 def forget() -> None:
@@ -212,22 +213,34 @@ def listening(only: frozenset[int] | None = None) -> Generator[Journal]:
 # -- the rooms -------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _uncollected() -> Generator[None]:
+    """No garbage collection inside: what imports allocate stays, and looking through all objects of
+    jax for garbage takes 50 ms, a third of what a process with a warm cache may lose.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 @functools.cache
 def default_stages() -> Stages:
     """The rooms of this package, imported when the first function is rewritten."""
-    from prism_jax import device, explore, extract
-    from prism_jax.launch import rooms
-
-    def row(options: Options) -> device.Device:
-        found = device.row(options.device) if options.device else device.current()
-        rooms.prepare(found, options)
-        return found
+    with _uncollected():
+        from prism_jax import extract
+        from prism_jax.cache import remembered
+        from prism_jax.launch import rooms
 
     return Stages(
-        device=row,
+        device=rooms.target,
         extract=extract.extract,
         inside=extract.rewrite_subjaxprs,
-        explore=explore.explore,
+        explore=rooms.explore,
         instantiate=rooms.choose,
         emit=lambda outcome: outcome.function,
+        cache=remembered,
     )

@@ -6,7 +6,12 @@ call of a jitted function compiles; `long` draws thousands and is what `make tes
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+# Before anything imports the package: tests neither read nor fill the user's cache. Those of the
+# cache name a folder of their own.
+os.environ["PRISM_JAX_CACHE"] = "off"
 
 from hypothesis import HealthCheck, settings
 

@@ -117,7 +117,10 @@ def _instantiate(region: StubRegion, found: Any, device: Any, options: Any) -> A
         plan=plan, why="", axioms=("identity",), bound=1e-6, estimate=2e-6, measured=3e-6,
         error=1.0, refused=None,
     )  # fmt: skip
-    return SimpleNamespace(plan=plan, tried=(row,), evidence="none needed", reference=4e-6)
+    return SimpleNamespace(
+        plan=plan, tried=(row,), evidence="none needed", reference=4e-6, split=(),
+        trials=SimpleNamespace(rows=()),
+    )  # fmt: skip
 
 
 def _emit(outcome: Any) -> Any:

@@ -84,9 +84,23 @@ def test_a_finding_needs_an_action() -> None:
 
 
 def test_unwritable_cache_folder_is_found(tmp_path: Path) -> None:
-    assert doctor._cache_problem(str(tmp_path / "new")) == ""
+    def problem(name: str, cache: str = "on") -> str:
+        return doctor._cache_problem(Options(cache=cache, cache_dir=str(tmp_path / name)))
+
     (tmp_path / "file").write_text("")
-    assert "file" in doctor._cache_problem(str(tmp_path / "file"))
+    assert "none" in problem("none", "read")
+    assert problem("new") == problem("new", "read") == problem("file", "off") == ""
+    assert "file" in problem("file")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_the_cache_is_described(tmp_path: Path) -> None:
+    (tmp_path / f"{0:040x}.prism").write_bytes(bytes(2**20))
+    said = doctor._cache(Options(cache="on", cache_dir=str(tmp_path), cache_megabytes=5))
+    assert said == f"{tmp_path} (1 entries, 1.0 of 5 MB)"
+    for cache, words in (("on", "kept in here"), ("read", "read from here"), ("off", "not kept")):
+        facts = _facts(cache="here", settings=Options(cache=cache))
+        assert words in doctor.report(doctor.examine(facts))
 
 
 def test_this_installation_can_be_examined(capsys: pytest.CaptureFixture[str]) -> None:

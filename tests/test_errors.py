@@ -57,6 +57,26 @@ EXAMPLES: dict[type[Any], tuple[dict[str, Any], str]] = {
         "f_0 has 2 effect(s) or value(s) being traced inside; all that a region uses has to be one "
         "of its inputs. This is a defect of prism_jax, not of your program",
     ),
+    errors.PlanMissing: (
+        {"where": "f_0", "program": "8ae0a2eddf55", "device": "H100"},
+        "The cache has no plan for f_0 (program 8ae0a2eddf55) on H100, and tune='never' makes none:"
+        " it runs as under jax.jit. Run it once with tune='auto' on such a device, then `python -m "
+        "prism_jax cache export FILE` there and `cache load FILE` here.",
+    ),
+    errors.SecretMissing: (
+        {"problem": "cache_key is not set"},
+        "trust_cache='signed' needs a key: cache_key is not set. Until then the cache is not used. "
+        "Set cache_key to a file of random bytes, or to env:NAME for a variable that holds them.",
+    ),
+    errors.FleetError: (
+        {"cause": "TimeoutError: 300 s"},
+        "prism.cache.agree() did not hear all processes of this job: TimeoutError: 300 s. Every "
+        "process has to call it once, after jax.distributed.initialize().",
+    ),
+    errors.CacheFileError: (
+        {"path": "plans.zip", "problem": "is no exported cache"},
+        "plans.zip is no exported cache.",
+    ),
     errors.ShadowMismatch: (
         {"where": "f", "output": 1, "error": 0.25, "limit": 0.001},
         "Shadow run of f: output 1 differs from jax.jit's by 0.25 of its largest value, 0.001 was "

@@ -14,7 +14,14 @@ import pytest
 
 import prism_jax as prism
 from prism_jax import errors
-from prism_jax.options import FIELDS, current, read_environment, table
+from prism_jax.options import (
+    FIELDS,
+    cache_folder,
+    compiler_environment,
+    current,
+    read_environment,
+    table,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +32,16 @@ from prism_jax.options import FIELDS, current, read_environment, table
         ("accuracy", 1e999, "Option accuracy must be a finite number of at least 1, not inf."),
         ("accuracy", True, "Option accuracy must be a finite number of at least 1, not True."),
         ("on_error", "ignore", "Option on_error must be 'warn' or 'raise', not 'ignore'."),
-        ("tune", True, "Option tune must be 'auto' or 'off', not True."),
+        (
+            "tune", True,
+            "Option tune must be 'auto', 'off', 'background' or 'never', not True.",
+        ),
+        ("cache", None, "Option cache must be 'on', 'read' or 'off', not None."),
+        ("trust_cache", "no", "Option trust_cache must be 'on', 'signed' or 'off', not 'no'."),
+        (
+            "cache_megabytes", 0,
+            "Option cache_megabytes must be a number of megabytes, above zero, not 0.",
+        ),
         ("backend", "cuda", "Option backend must be 'triton', 'lax', 'jnp' or None, not 'cuda'."),
         ("shadow", 1.5, "Option shadow must be a number from 0 to 1, not 1.5."),
         ("min_gain", -1, "Option min_gain must be a number from 0 to 1, not -1."),
@@ -168,7 +184,10 @@ def test_bad_environment_is_one_sentence_at_import() -> None:
     assert (
         answer.stderr.strip()
         .splitlines()[-1]
-        .endswith("Environment variable PRISM_JAX_TUNE must be 'auto' or 'off', not 'maybe'.")
+        .endswith(
+            "Environment variable PRISM_JAX_TUNE must be 'auto', 'off', 'background' or 'never', "
+            "not 'maybe'."
+        )
     )
 
 
@@ -180,3 +199,26 @@ def test_options_expected() -> None:
     ):
         with pytest.raises(errors.OptionsTypeError, match=r"options= takes a prism\.Options"):
             call()
+
+
+def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch) -> None:
+    assert cache_folder(prism.Options(cache_dir="here")) == "here"
+    monkeypatch.setenv("XDG_CACHE_HOME", os.sep + "caches")
+    assert cache_folder(prism.Options()) == os.path.join(os.sep + "caches", "prism_jax")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", os.sep + "user")
+    assert cache_folder(prism.Options()) == os.path.join(os.sep + "user", ".cache", "prism_jax")
+    monkeypatch.setenv("HOME", "relative")
+    assert cache_folder(prism.Options()) is None
+
+
+def test_only_what_changes_code_is_read_of_the_compilers(monkeypatch) -> None:
+    for name in [n for n in os.environ if n.startswith(("XLA_", "TRITON_"))]:
+        monkeypatch.delenv(name)
+    assert compiler_environment() == {}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_b --xla_dump_to=here --xla_a=1")
+    monkeypatch.setenv("TRITON_CACHE_DIR", "here")
+    monkeypatch.setenv("TRITON_DISABLE_LINE_INFO", "1")
+    assert compiler_environment() == {
+        "XLA_FLAGS": "--xla_a=1 --xla_b", "TRITON_DISABLE_LINE_INFO": "1"
+    }  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 from prism_jax.bench import suites, table
 from prism_jax.bench.records import DeviceTime, Run
 from prism_jax.bench.workload import Workload
+from prism_jax.instantiate.quality import summarise
 
 #: Where committed records live, below the root of a checkout: one folder per device.
 RECORDS = Path("kernels") / "records"
@@ -115,6 +116,8 @@ def render(run: Run) -> str:
     if any(record.jit_peak_bytes is not None for record in run.records):
         parts.append(table.text(table.MEMORY_HEAD, [table.memory_row(r) for r in run.records]))
     parts.append(f"geometric mean {table.geometric_mean(run):.2f}x on {run.protocol.device}")
+    judged = [row for r in run.records for region in r.regions for row in region.get("ranking", ())]
+    parts += [str(ranking)] if (ranking := summarise(judged)) else []
     parts += [f"{record.name}: {record.note}" for record in run.records if record.note]
     parts += [f"{key}: not run; {reason}" for key, reason in run.skipped.items()]
     return "\n\n".join(parts)

@@ -100,6 +100,7 @@ def run(
     return so_far()
 
 
+@prism.options(cache="off")  # the first call is a cold one, whatever was measured before
 def measure(row: Workload, settings: Settings) -> Record:
     """One row, measured on jax's default device. Raises whatever the row's own program raises."""
     function, arguments = row.build(settings.seeds[0])
@@ -199,6 +200,7 @@ def _region(region: RegionReport) -> dict[str, Any]:
         "axioms": list(region.axioms),
         "search": region.search,
         "refused": list(region.refused),
+        "ranking": [dataclasses.asdict(row) for row in region.ranking],
         "plan_text": region.plan_text,
         "evidence": region.evidence,
         "candidates": [dataclasses.asdict(candidate) for candidate in region.candidates],

@@ -6,6 +6,9 @@ of all of it, and the kernels to compile, if there are any.
 Invariant: every plan can be called on every platform. Kernels of a plan for Triton run as the
 blocked lax of the same sGraph until a launcher is given that runs them on a device
 (`Emitted.launched`), so that this room needs no GPU and does not know the launcher.
+
+Each back end is imported when it is first used: a process whose plans come from the cache needs
+one of them, or none.
 """
 
 from __future__ import annotations
@@ -13,21 +16,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prism_jax.emit import jnp as plain
-from prism_jax.emit import lax_blocks
-from prism_jax.emit.jnp import ArrayFunction
-from prism_jax.emit.triton import EmittedKernel, emit_kernel
 from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.ir.concrete import concrete
 from prism_jax.ir.nodes import Tensor
 from prism_jax.ir.sgraph import Kernel, LibraryCall
 
+if TYPE_CHECKING:
+    from prism_jax.emit.jnp import ArrayFunction
+    from prism_jax.emit.triton import EmittedKernel
+
 __all__ = ["ArrayFunction", "Emitted", "EmittedKernel", "Launcher", "Step", "emit"]
 
 Function: TypeAlias = Callable[..., Sequence[Any]]
-Launcher: TypeAlias = Callable[[EmittedKernel], Function]
+Launcher: TypeAlias = Callable[["EmittedKernel"], Function]
 """Turns a kernel into a function of its operands that returns its results."""
 
 
@@ -44,7 +47,11 @@ class Step:
     def function(self) -> ArrayFunction:
         """The node in plain JAX: what it means, on every platform."""
         if isinstance(self.node, LibraryCall):
+            from prism_jax.emit import jnp as plain
+
             return plain.emit_call(self.node, self.compute, self.unroll)
+        from prism_jax.emit import lax_blocks
+
         return lax_blocks.emit_kernel(self.node, self.compute, self.unroll)
 
     @property
@@ -113,6 +120,20 @@ def emit(plan: Plan) -> Emitted:
     for node in graph.nodes:
         kernel = None
         if isinstance(node, Kernel) and plan.backend == "triton":
+            from prism_jax.emit.triton import emit_kernel
+
             kernel = emit_kernel(node, graph.compute, next(schedules, Schedule()))
         steps.append(Step(node, graph.compute, plan.unroll, kernel))
     return Emitted(graph.name, graph.inputs, graph.outputs, tuple(steps))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ArrayFunction":
+        from prism_jax.emit.jnp import ArrayFunction
+
+        return ArrayFunction
+    if name == "EmittedKernel":
+        from prism_jax.emit.triton import EmittedKernel
+
+        return EmittedKernel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

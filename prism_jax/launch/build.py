@@ -11,46 +11,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from prism_jax.device import Device
-from prism_jax.emit import ArrayFunction, Emitted, emit, lax_blocks
+from prism_jax.emit import EmittedKernel, emit
 from prism_jax.emit import compile as toolchain
 from prism_jax.emit.binary import Binary, KernelSource
 from prism_jax.instantiate.plan import Plan
+from prism_jax.launch.assemble import Built, assemble
 from prism_jax.launch.value import Launch
 
-Function = Callable[..., Sequence[Any]]
+__all__ = ["Builder", "Built"]
 
 _binaries: dict[tuple[str, int], Binary | str] = {}
 _lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Built:
-    """A plan's function with the source it runs, one text per node of the sGraph, and its kernels'
-    launches in order.
-    """
-
-    call: Function
-    sources: tuple[str, ...]
-    launches: tuple[Launch, ...] = ()
-
-    @property
-    def binaries(self) -> tuple[Binary, ...]:
-        """The compiled kernels, in order."""
-        return tuple(launch.binary for launch in self.launches)
-
-    def __call__(self, *args: Any) -> Sequence[Any]:
-        """Runs the plan: arrays in the order of the sGraph's inputs."""
-        return self.call(*args)
-
-    @property
-    def source(self) -> str:
-        """All sources, one after the other."""
-        return "\n\n".join(self.sources)
 
 
 @dataclass(frozen=True)
@@ -64,19 +39,19 @@ class Builder:
         """Each plan as a function, or why not. Nothing new is compiled after `deadline`
         (`time.monotonic()`).
         """
-        emitted = [self._emitted(plan) for plan in plans]
-        sources = [k.source for one in emitted if isinstance(one, Emitted) for k in one.kernels]
+        emitted = [self._kernels(plan) for plan in plans]
+        sources = [k.source for kernels in emitted if not isinstance(kernels, str) for k in kernels]
         compiled = self._compile(sources, deadline)
         return [
-            one if isinstance(one, str) else self._build(plan, one, compiled)
-            for plan, one in zip(plans, emitted, strict=True)
+            kernels if isinstance(kernels, str) else self._build(plan, kernels, compiled)
+            for plan, kernels in zip(plans, emitted, strict=True)
         ]
 
-    def _emitted(self, plan: Plan) -> Emitted | ArrayFunction | str:
+    def _kernels(self, plan: Plan) -> Sequence[EmittedKernel] | str:
+        if plan.backend != "triton":
+            return ()
         try:
-            if plan.backend == "lax":
-                return lax_blocks.emit(plan.sgraph, plan.numbers, cut=plan.cut)
-            return emit(plan)
+            return emit(plan).kernels
         except (ValueError, NotImplementedError) as error:
             return f"not emitted: {error}"
 
@@ -107,10 +82,8 @@ class Builder:
         return toolchain.fits(result, self.device) or result
 
     def _build(
-        self, plan: Plan, emitted: Emitted | ArrayFunction, compiled: Mapping[str, Binary | str]
+        self, plan: Plan, kernels: Sequence[EmittedKernel], compiled: Mapping[str, Binary | str]
     ) -> Built | str:
-        if isinstance(emitted, ArrayFunction):
-            return Built(emitted.call, (emitted.source,))
         shared = {
             t.name
             for k in plan.sgraph.kernels
@@ -118,12 +91,13 @@ class Builder:
             if any(isinstance(s, str) for s in t.shape)
         }
         launches: list[Launch] = []
-        for kernel in emitted.kernels:
+        for kernel in kernels:
             binary = compiled[kernel.source.digest]
             if isinstance(binary, str):
                 return binary
             partial = tuple(t.name for t in kernel.results if t.name in shared)
             launches.append(Launch(binary, kernel.grid, kernel.operands, kernel.results, partial))
-        waiting = iter(launches)
-        call = emitted.launched(lambda kernel: next(waiting).call())
-        return Built(call, tuple(step.source for step in emitted.steps), tuple(launches))
+        try:
+            return assemble(plan, launches, [kernel.source.text for kernel in kernels])
+        except (ValueError, NotImplementedError) as error:
+            return f"not emitted: {error}"

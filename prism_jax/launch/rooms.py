@@ -1,47 +1,114 @@
-"""How the pipeline instantiates: what it lends to `instantiate` (builder, clocks, checker).
+"""How the pipeline enters the heavy rooms: what it lends to them, and when it imports what.
 
 In: a region, what the search found for it, a device, options. Out: `instantiate`'s outcome, whose
 `function` runs the plan. Compiling, measuring and testing run aside from the function being traced
-(a thread of its own), so nothing of theirs is recorded in it. Invariant: the reference that a plan
-has to beat and the one whose error it may double are the user's own equations under `jax.jit`.
+(a thread of its own), so nothing of theirs is recorded in it. Search, checker and compilers are
+imported, and worker processes started, when something has to be found: a plan from the cache needs
+none of them. Invariant: the reference that a plan has to beat and the one whose error it may double
+are the user's own equations under `jax.jit`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 
-from prism_jax import compat, instantiate, verify
-from prism_jax.device import Device
-from prism_jax.emit import compile as toolchain
-from prism_jax.explore import SearchResult
-from prism_jax.instantiate.plan import Plan
-from prism_jax.launch.build import Builder
-from prism_jax.measure import worker
-from prism_jax.measure.clock import kernel_clock
-from prism_jax.measure.inputs import random_inputs
-from prism_jax.measure.pairs import Comparison, Pairs
-from prism_jax.options import Options
+from prism_jax import compat
+from prism_jax import device as devices
+from prism_jax.emit.binary import Binary, fits
+from prism_jax.options import Options, cache_folder
+
+if TYPE_CHECKING:
+    from prism_jax.explore import SearchResult
+    from prism_jax.instantiate.plan import Plan
+    from prism_jax.launch.assemble import Built
+    from prism_jax.measure.pairs import Comparison, Pairs
 
 Function = Callable[..., Sequence[Any]]
+REBUILD_SECONDS = 60.0
+OVERTIME, LEAST_OVERTIME = 1.05, 0.05
+"""When tuning is not waited for any longer: this many times its budget, plus seconds."""
 
 
-def prepare(device: Device, options: Options) -> None:
-    """Starts what tuning will need, in the background: compilers, and the process that measures."""
-    if device.kind == "gpu" and options.tune != "off":
-        toolchain.prepare(device.compute_capability, Builder(device).workers)
+@dataclass(frozen=True, eq=False)
+class Target:
+    """The device that is planned for. Its row is made when it is first asked for: a CPU's is
+    measured, which a plan from the cache does not need.
+
+    Attributes:
+      name: of the row.
+      identity: what makes it the device it is, as JSON types: part of the cache's keys.
+      make: gives the row.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    make: Callable[[], devices.Device]
+
+    @functools.cached_property
+    def row(self) -> devices.Device:
+        """The row of the device table."""
+        return self.make()
+
+
+def target(options: Options) -> Target:
+    """The device of these settings: the one that jax uses, unless `options.device` names a row."""
+    present = compat.device_facts()
+    if options.device is None and present["platform"] != "cpu" and present["platform"] in GPUS:
+        row = devices.for_gpu(present["kind"], present.get("core_count"))
+    elif options.device is None or options.device.upper() == "CPU":
+        machine = {"processor": devices.processor(), "cores": devices.cores()}
+        store = _row_folder(options, machine)
+        return Target("CPU", {**present, **machine}, lambda: devices.cpu(store))
+    else:
+        row = devices.row(options.device)
+    return Target(row.name, {**present, "row": row.to_json()}, lambda: row)
+
+
+GPUS = ("gpu", "cuda", "rocm")
+
+
+def _row_folder(options: Options, machine: Mapping[str, Any]) -> Path | None:
+    """Where the row of this kind of machine is kept: machines may share the cache's folder."""
+    folder = cache_folder(options)
+    if options.cache == "off" or folder is None:
+        return None
+    digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()
+    place = Path(folder) / "rows" / digest[:16]
+    return place if options.cache == "on" or place.is_dir() else None
+
+
+def explore(program: Any, device: Target, options: Options) -> SearchResult:
+    """What the search finds for a program; meanwhile what tuning will need gets ready."""
+    from prism_jax.explore import explore as search
+
+    if device.row.kind == "gpu" and options.tune != "off":
+        from prism_jax.emit import compile as toolchain
+        from prism_jax.launch.build import Builder
+        from prism_jax.measure import worker
+
+        toolchain.prepare(device.row.compute_capability, Builder(device.row).workers)
         worker.prepare()
+    return search(program, device.row, options)
 
 
-def choose(region: Any, found: SearchResult, device: Device, options: Options) -> Any:
+def choose(region: Any, found: SearchResult, device: Target, options: Options) -> Any:
     """The fastest plan for a region that is right, or none (see `instantiate.choose`)."""
-    program, closed = region.program, region.jaxpr
+    from prism_jax import instantiate
+    from prism_jax.launch.build import Builder
+    from prism_jax.measure.clock import kernel_clock
+    from prism_jax.measure.inputs import random_inputs
+    from prism_jax.measure.pairs import Pairs
 
-    def reference(*args: Any) -> list[Any]:
-        return compat.evaluate(closed, *args)
+    program, row, reference = region.program, device.row, _reference(region)
 
     @functools.cache
     def pairs() -> Pairs:
@@ -50,19 +117,57 @@ def choose(region: Any, found: SearchResult, device: Device, options: Options) -
     def pair(_: Function, candidate: Function) -> Comparison:
         return pairs().against(candidate)
 
-    def check(plan: Plan, function: Function) -> tuple[bool, float, str, object]:
-        evidence = verify.verify(
-            program,
-            plan.sgraph,
-            plan.numbers,
-            jax.jit(reference),
-            jax.jit(function),
-            accuracy=options.accuracy,
-            device=device.name,
-        )
-        return evidence.accepted, evidence.worst, evidence.reason, evidence
+    check = functools.partial(_check, region, device.name, options)
+    judge, builder = instantiate.Judge(kernel_clock, pair, check), cast(Any, Builder(row))
+    choice = instantiate.Choice(program, found, row, options, builder, reference, judge)
+    if options.tune == "off":
+        return compat.aside(choice.run)
+    try:
+        return compat.aside(choice.run, options.tune_seconds * OVERTIME + LEAST_OVERTIME)
+    except TimeoutError:  # XLA's compiler cannot be interrupted: it is left to end alone
+        choice.stop()
+        return choice.outcome()
 
-    judge, builder = instantiate.Judge(kernel_clock, pair, check), cast(Any, Builder(device))
-    return compat.aside(
-        lambda: instantiate.choose(program, found, device, options, builder, reference, judge)
+
+def misfit(binary: Binary, device: Target) -> str | None:
+    """Why a compiled kernel must not run on the device, or None."""
+    return fits(binary, device.row)
+
+
+def rebuild(region: Any, plan: Plan, device: Target, options: Options) -> Built | str:
+    """A plan that nobody vouches for, compiled, proved and tested again; or why it is refused."""
+    from prism_jax.launch.build import Builder
+
+    def run() -> Built | str:
+        deadline = time.monotonic() + REBUILD_SECONDS
+        [built] = Builder(device.row).functions([plan], deadline)
+        if isinstance(built, str):
+            return built
+        accepted, _, reason, _ = _check(region, device.name, options, plan, built)
+        return built if accepted else reason
+
+    return compat.aside(run)
+
+
+def _reference(region: Any) -> Function:
+    def reference(*args: Any) -> list[Any]:
+        return compat.evaluate(region.jaxpr, *args)
+
+    return reference
+
+
+def _check(
+    region: Any, device: str, options: Options, plan: Plan, function: Function
+) -> tuple[bool, float, str, object]:
+    from prism_jax import verify
+
+    evidence = verify.verify(
+        region.program,
+        plan.sgraph,
+        plan.numbers,
+        jax.jit(_reference(region)),
+        jax.jit(function),
+        accuracy=options.accuracy,
+        device=device,
     )
+    return evidence.accepted, evidence.worst, evidence.reason, evidence

@@ -6,12 +6,13 @@ that was seen. Invariant: an exception of a stage comes out as a `StageFailure` 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prism_jax.errors import cause_of
-from prism_jax.report.report import CandidateRow, RegionReport
+from prism_jax.report.report import CandidateRow, RankingRow, RegionReport
 
 if TYPE_CHECKING:  # the rooms are heavy, and a report only reads what they made
     from prism_jax.explore.result import SearchResult
@@ -72,9 +73,19 @@ class StageLog:
             evidence=str(outcome.evidence) if plan is not None and outcome is not None else "",
             search=_search(found),
             reference=outcome.reference if outcome is not None else None,
-            stages=tuple(self.seconds.items()),
+            stages=(*self.seconds.items(), *(outcome.split if outcome is not None else ())),
             plan_text="" if plan is None else plan.text,
+            ranking=_ranking(outcome),
         )
+
+
+def _ranking(outcome: Outcome | None) -> tuple[RankingRow, ...]:
+    rows = outcome.trials.rows if outcome is not None else ()
+    if not rows:
+        return ()
+    from prism_jax.instantiate.quality import judge
+
+    return tuple(RankingRow(**dataclasses.asdict(quality)) for quality in judge(rows))
 
 
 def _rows(

@@ -9,10 +9,11 @@ faster than the reference by `min_gain` in the same run.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
@@ -24,6 +25,9 @@ from prism_jax.ir.nodes import Pointwise, Reduce
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 UNROLL_UP_TO = 128
 RESERVE_SECONDS = 3.0
 """Kept back from tuning, for timing and checking what was tuned."""
@@ -33,6 +37,8 @@ HOPELESS = 1.5
 """A candidate is not measured if its estimate is so many times the measured time of the best."""
 STRUCTURES = 4
 FORMS = 4
+PASSING = ("no worker process", "measuring may use", "RESOURCE_EXHAUSTED", "out of memory")
+"""Words of refusals that say nothing about the candidate: another time it may run."""
 TRUST_MODEL_GAIN = 1.5
 """Without measuring, a plan is taken only where the model expects at least this factor: the model
 is not exact.
@@ -58,7 +64,7 @@ class Tried:
 @dataclass(frozen=True)
 class Outcome:
     """What instantiation decided. `plan` is None where XLA's version stays; `reference` is its
-    measured time in seconds.
+    measured time in seconds; `split` the seconds spent compiling, measuring and verifying.
     """
 
     plan: Plan | None
@@ -68,6 +74,17 @@ class Outcome:
     gain: float | None
     evidence: object = None
     trials: Trials = field(default_factory=Trials)
+    split: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the same would be decided again: not where nothing runs because of something that
+        passes, such as another process that takes the memory.
+        """
+        reasons = (*self.trials.refusals, *(row.refused or "" for row in self.tried))
+        return self.plan is not None or not any(
+            words in reason for reason in reasons for words in PASSING
+        )
 
 
 class Judge:
@@ -95,18 +112,32 @@ def choose(
     (passed, error ratio, sentence, evidence). One candidate after the other is tuned, timed and
     checked, so that there is an answer whenever the time is over.
     """
-    return _Choice(program, result, device, options, emitter, reference, judge).run()
+    return Choice(program, result, device, options, emitter, reference, judge).run()
 
 
-class _Choice:
-    """The state of one choice: the best plan so far, and what became of every other."""
+class Choice:
+    """The state of one choice: the best plan so far, and what became of every other.
+
+    `run` makes the choice; `outcome` may be asked by another thread while it runs, and `stop` lets
+    it end after the candidate at hand. A candidate is not begun where, by the longest one so far,
+    it would end after the budget.
+    """
 
     def __init__(
         self, program: Program, result: SearchResult, device: Device, options: Options,
         emitter: Emitter, reference: Function, judge: Judge,
     ) -> None:  # fmt: skip
         self.program, self.result, self.device, self.options = program, result, device, options
-        self.emitter, self.reference, self.judge = emitter, reference, judge
+        self.reference, self.stopped = reference, False
+        self.seconds = {"compile": 0.0, "measure": 0.0, "verify": 0.0}
+        self.emitter = _TimedEmitter(emitter, self.seconds)
+        timed = functools.partial(_timed, self.seconds)
+        self.judge = Judge(
+            timed("measure", judge.kernel_clock),
+            timed("measure", judge.pair),
+            timed("verify", judge.verify),
+        )
+        self.longest = 0.0
         self.own = next(c for c in result.candidates if c.why == "XLA")
         self.deadline = time.monotonic() + options.tune_seconds
         self.trials = Trials()
@@ -120,16 +151,35 @@ class _Choice:
                 self._note(candidate, None, "its bound is no better than the plan chosen")
             elif self.best is not None and candidate.estimate > HOPELESS * self.best[0]:
                 self._note(candidate, None, "the model expects it to be slower")
-            elif time.monotonic() > self.deadline and self.options.tune != "off":
+            elif self._late():
                 self._note(candidate, None, "no time left")
             else:
                 for plan in self._plans(candidate):
+                    if self._late():
+                        self._add(plan, candidate, refused="no time left")
+                        continue
+                    began = time.monotonic()
                     self._consider(plan, candidate)
-        tried = tuple(self.tried)
-        if self.best is None:
-            return Outcome(None, None, tried, self.base, None, None, self.trials)
-        _, plan, function, gain, evidence = self.best
-        return Outcome(plan, function, tried, self.base, gain, evidence, self.trials)
+                    self.longest = max(self.longest, time.monotonic() - began)
+        return self.outcome()
+
+    def _late(self) -> bool:
+        """Whether no further candidate may be begun."""
+        if self.stopped:
+            return True
+        return self.options.tune != "off" and time.monotonic() + self.longest >= self.deadline
+
+    def stop(self) -> None:
+        """No further candidate is begun."""
+        self.stopped = True
+
+    def outcome(self) -> Outcome:
+        """The best so far."""
+        tried, split, best = tuple(self.tried), tuple(self.seconds.items()), self.best
+        if best is None:
+            return Outcome(None, None, tried, self.base, None, None, self.trials, split)
+        _, plan, function, gain, evidence = best
+        return Outcome(plan, function, tried, self.base, gain, evidence, self.trials, split)
 
     def _candidates(self) -> list[Candidate]:
         """What is worth measuring whole: other forms by XLA, and the best structures with kernels
@@ -214,6 +264,31 @@ class _Choice:
             self.best = (seconds, plan, function, gain, evidence)
         elif plan.backend == "triton" and stricter(plan.sgraph) is not plan.sgraph:
             self._consider(replace(plan, sgraph=stricter(plan.sgraph)), candidate)
+
+
+@dataclass(frozen=True)
+class _TimedEmitter:
+    """An emitter whose work counts as compiling."""
+
+    emitter: Emitter
+    seconds: dict[str, float]
+
+    def functions(self, plans: Sequence[Plan], deadline: float) -> Sequence[Function | str]:
+        return _timed(self.seconds, "compile", self.emitter.functions)(plans, deadline)
+
+
+def _timed(seconds: dict[str, float], kind: str, function: Callable[P, T]) -> Callable[P, T]:
+    """The function, with its time added to `seconds[kind]`."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            seconds[kind] += time.perf_counter() - start
+
+    return run
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -1,0 +1,80 @@
+"""How good the closed form's ranking is, judged by what tuning measured anyway.
+
+In: the rows of `Trials`: (kernel, sizes, schedule, estimated seconds, measured seconds). Out: one
+`Quality` for each kernel. Ties of the estimate (schedules of equal sizes) keep the order in which
+they were tried, which is the ranking's own.
+
+>>> rows = [("k", (("T", 8),), None, 1.0, 3.0), ("k", (("T", 16),), None, 2.0, 2.0)]
+>>> [quality] = judge(rows)
+>>> quality.place, quality.loss
+(2, 1.5)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TOP = 10
+"""Places of the ranking that count as its top."""
+Row = tuple[str, Any, Any, float, float]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One kernel: how many tries ran, which place the fastest had in the closed form's order
+    (1: first), and how many times longer than it the closed form's first took.
+    """
+
+    kernel: str
+    tried: int
+    place: int
+    loss: float
+
+
+def judge(rows: Iterable[Row]) -> tuple[Quality, ...]:
+    """One judgement per kernel, in the order in which kernels were met. Kernels of which a single
+    try ran say nothing and are left out.
+    """
+    kernels: dict[str, list[tuple[float, float]]] = {}
+    for kernel, _, _, estimate, measured in rows:
+        kernels.setdefault(kernel, []).append((estimate, measured))
+    found: list[Quality] = []
+    for kernel, tries in kernels.items():
+        if len(tries) < 2:
+            continue
+        order = sorted(tries, key=lambda t: t[0])  # stable
+        times = [measured for _, measured in order]
+        best = min(times)
+        found.append(Quality(kernel, len(tries), times.index(best) + 1, times[0] / best))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Several kernels: how many, the share whose fastest try was in the top, and the geometric mean
+    of the losses. `str` is one line.
+    """
+
+    kernels: int
+    in_top: float
+    loss: float
+
+    def __str__(self) -> str:
+        return (
+            f"ranking: the fastest of what was measured is in the closed form's first {TOP} for"
+            f" {self.in_top:.0%} of {self.kernels} kernels; its first takes {self.loss:.2f}x as"
+            " long (geometric mean)"
+        )
+
+
+def summarise(qualities: Sequence[Quality | Mapping[str, Any]]) -> Summary | None:
+    """The summary of judgements (or of the dictionaries that records keep); None of none."""
+    places = [q.place if isinstance(q, Quality) else int(q["place"]) for q in qualities]
+    losses = [q.loss if isinstance(q, Quality) else float(q["loss"]) for q in qualities]
+    if not places:
+        return None
+    mean = math.exp(sum(map(math.log, losses)) / len(losses))
+    return Summary(len(places), sum(place <= TOP for place in places) / len(places), mean)

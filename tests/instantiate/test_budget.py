@@ -1,0 +1,120 @@
+"""Budgets: tuning ends on time with the best so far, however long a candidate takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from prism_jax import device, instantiate
+from prism_jax.explore import Form, search
+from prism_jax.extract import extract
+from prism_jax.instantiate import Choice, Judge, choice
+from prism_jax.launch import build, rooms
+from prism_jax.measure import pairs as pairs_room
+from prism_jax.options import Options
+
+CPU = device.row("CPU")
+
+
+def scores(x: Any, y: Any) -> Any:
+    return jax.nn.softmax(x @ y, axis=-1)
+
+
+SHAPES = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((512, 64), (64, 512))]
+(REGION,) = extract(jax.make_jaxpr(scores)(*SHAPES), name="scores").regions
+FOUND = search(REGION.program, [Form(REGION.program)], CPU, 5.0)
+assert len(FOUND.candidates) > 3
+
+
+class Clock:
+    """A clock that only moves when somebody works, so that a second is a second on any machine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(choice, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = monotonic
+
+
+@pytest.mark.parametrize("compiling", [0.0, 0.4, 3.0])
+@pytest.mark.parametrize("budget", [0.0, 1.0, 5.0, 60.0])
+def test_no_candidate_is_begun_that_would_end_late(
+    budget: float, compiling: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    ends: list[float] = []
+
+    class Slow:
+        def functions(self, plans: Any, deadline: float) -> list[Any]:
+            clock.now += compiling
+            return [lambda *_: () for _ in plans]
+
+    def pair(reference: Any, candidate: Any) -> Any:
+        clock.now += 0.5
+        return 1.0, 0.5 - 0.01 * len(ends), 1.9, 2.1
+
+    def verify(plan: Any, function: Any) -> Any:
+        clock.now += 0.1
+        ends.append(clock.now)
+        return True, 0.5, "", "evidence"
+
+    unused: Any = None
+    options = Options(tune_seconds=budget)
+    judge = Judge(unused, pair, verify)
+    made = Choice(REGION.program, FOUND, CPU, options, Slow(), unused, judge)
+    outcome = made.run()
+    one = compiling + 0.6
+    # The first candidate's time is not known before: it alone may end late.
+    assert clock.now - 100.0 <= max(budget * 1.1, one if budget else 0.0)
+    assert (outcome.plan is not None) == (budget > 0.0)
+    if budget and len(ends) < len(outcome.tried):
+        assert any(row.refused for row in outcome.tried)
+    assert dict(outcome.split) == pytest.approx(
+        {"compile": compiling * len(ends), "measure": 0.5 * len(ends), "verify": 0.1 * len(ends)}
+    )
+
+
+def test_the_best_so_far_is_returned_when_a_candidate_does_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second candidate hangs: the first is the answer, within a tenth of the budget."""
+    began, release = [0], threading.Event()
+
+    class Builder:
+        def __init__(self, row: Any) -> None:
+            del row
+
+        def functions(self, plans: Any, deadline: float) -> list[Any]:
+            began[0] += 1
+            if began[0] == 2:
+                release.wait(30.0)
+            return [lambda *_: () for _ in plans]
+
+    class Pairs:
+        def __init__(self, *_: Any) -> None: ...
+
+        def against(self, candidate: Any) -> Any:
+            return 1.0, 0.5, 1.9, 2.1
+
+    monkeypatch.setattr(build, "Builder", Builder)
+    monkeypatch.setattr(pairs_room, "Pairs", Pairs)
+    monkeypatch.setattr(rooms, "_check", lambda *_: (True, 0.5, "", "evidence"))
+    target = rooms.Target("CPU", {}, lambda: CPU)
+    assert instantiate.Choice is Choice
+    start = time.monotonic()
+    try:
+        outcome = rooms.choose(REGION, FOUND, target, Options(tune_seconds=1.0))
+        seconds = time.monotonic() - start
+    finally:
+        release.set()
+    assert outcome.plan is not None
+    assert began[0] == 2
+    assert 0.9 < seconds < 1.35  # 1.05 x the budget + 0.05 s, and what a busy machine adds
