@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass
 
 from prism_jax.device import Device
-from prism_jax.ir.forms import is_product, width
-from prism_jax.ir.nodes import Axis, Load, Node, Reduce, Store, Tensor
+from prism_jax.ir.counts import width
+from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Reduce, Store, Tensor
+from prism_jax.ir.product import product_of
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, LibraryCall
 
@@ -44,10 +45,12 @@ def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed
         flops = 2.0 * math.prod(_int(a) for a in node.body.axes_free)
         moved = sum(_bytes(n) for n in _leaves([node.body])) + _elements(node) * 4.0
         launches = 1
-        if node.monoid == "sum" and is_product(node.body):
+        product = product_of(node.monoid, node.body, node.axes)
+        if product is not None:
             half = node.precision is not None and node.precision.operand in ("float16", "bfloat16")
             rate = device.rate("f16" if half else "tf32") * 0.7
-            for factor in node.body.children:
+            for side in (product.left, product.right):
+                factor = _times(side)
                 if not isinstance(factor, Load | Reduce):
                     moved += _elements(factor) * (4.0 if half else 8.0)
                     launches += 1
@@ -95,6 +98,14 @@ def _leaves(roots: list[Node]) -> list[Load | Reduce]:
         else:
             stack.extend(node.children)
     return list(found)
+
+
+def _times(side: tuple[Node, ...]) -> Node:
+    """One side of a matrix product as XLA multiplies it: an operand, or a product to be written."""
+    total = side[0]
+    for factor in side[1:]:
+        total = Pointwise("mul", (total, factor))
+    return total
 
 
 def _elements(node: Node) -> float:

@@ -24,7 +24,7 @@ from prism_jax.explore.partition import (
     targets,
 )
 from prism_jax.explore.result import Candidate, Certificate, SearchResult
-from prism_jax.ir.forms import width
+from prism_jax.ir.counts import width
 from prism_jax.ir.nodes import Node
 from prism_jax.ir.program import Program
 from prism_jax.ir.rewrite import canonical

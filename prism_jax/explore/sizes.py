@@ -17,14 +17,14 @@ works on one matrix at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
 from prism_jax.device import Device
-from prism_jax.ir.forms import Form, Number, forms, is_product
-from prism_jax.ir.nodes import Axis, Pointwise, Reduce, Size
+from prism_jax.ir.counts import Number
+from prism_jax.ir.forms import Form, forms
+from prism_jax.ir.nodes import Axis, Node, Reduce, Size
+from prism_jax.ir.product import product_of
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel
 
@@ -59,18 +59,17 @@ def batch_axes(kernel: Kernel) -> frozenset[Axis]:
     """Axes that both factors of a matrix product share without its being summed over them."""
     found: set[Axis] = set()
 
-    def product(body: object, summed: tuple[Axis, ...]) -> None:
-        if isinstance(body, Pointwise) and is_product(body):
-            a, b = (set(arg.axes_free) for arg in body.args)
-            found.update((a & b) - set(summed))
+    def product(monoid: str, body: Node, summed: tuple[Axis, ...]) -> None:
+        sides = product_of(monoid, body, summed)
+        if sides is not None:
+            found.update(sides.batch)
 
     for loop in kernel.all_loops:
         for acc in loop.accumulators:
-            if acc.monoid == "sum":
-                product(acc.summand, (loop.axis,))
+            product(acc.monoid, acc.summand, (loop.axis,))
     for node in walk(kernel.roots):
-        if isinstance(node, Reduce) and node.monoid == "sum":
-            product(node.body, node.axes)
+        if isinstance(node, Reduce):
+            product(node.monoid, node.body, node.axes)
     loops = {loop.axis for loop in kernel.all_loops}
     return frozenset(found - loops)
 
@@ -140,15 +139,4 @@ def _rows(form: Form, fits: npt.NDArray[np.bool_]) -> Form:
     def take(number: Number) -> Number:
         return np.broadcast_to(np.asarray(number, np.float64), fits.shape)[fits]
 
-    arithmetic: Mapping[object, Number] = {unit: take(n) for unit, n in form.arithmetic.items()}
-    return Form(
-        take(form.blocks),
-        take(form.steps),
-        take(form.loaded),
-        take(form.compulsory),
-        take(form.stored),
-        dict(arithmetic),
-        take(form.accumulators),
-        take(form.operands),
-        take(form.widest),
-    )
+    return form.map(take)

@@ -12,7 +12,8 @@ class Counter:
     """What an execution did: bytes moved per tensor, in its declared dtype, and operations by kind.
 
     Kinds are the cost classes of the operator table, "contraction" (a multiply-add counts 2),
-    "reduction" and "combine".
+    "reduction" (one per element of the body, its merging with an accumulator included) and
+    "combine" (an accumulator's rescaling).
     """
 
     read: dict[str, int] = field(default_factory=dict[str, int])
