@@ -80,6 +80,8 @@ class Form:
         return Form(*first, work, *(change(getattr(self, f)) for f in footprint), self.masked)
 
 
+Extent = Callable[[Axis], Number]
+Each = Callable[[Tensor], Number]
 Scope = frozenset[Axis]
 """Axes of the grid or of a loop that a reduction inside the step binds again."""
 
@@ -88,9 +90,11 @@ NOTHING: Scope = frozenset()
 
 class _Counter:
     def __init__(
-        self, kernel: Kernel, sizes: Mapping[str, Number], extents: Mapping[str, Number] | None
+        self, kernel: Kernel, sizes: Mapping[str, Number], extent: Extent | None, each: Each | None
     ) -> None:
-        self.sizes, self.extents = sizes, extents or {}
+        self.sizes = sizes
+        self._extent, self._each = extent, each
+        self._executed: dict[object, Number] = {}
         self.grid = {g.axis: self.value(g.tile) for g in kernel.grid}
         self.split = next((q for q in kernel.all_loops if q.split is not None), None)
         self.bindable = frozenset(self.grid) | {loop.axis for loop in kernel.all_loops}
@@ -106,8 +110,9 @@ class _Counter:
 
     def extent(self, axis: Axis) -> Number:
         """How many values an axis has."""
-        known = self.extents.get(axis.name)
-        return self.value(axis.size) if known is None else known
+        if self._extent is None or isinstance(axis.size, str):
+            return self.value(axis.size)
+        return self._extent(axis)
 
     def blocks(self, axis: Axis) -> Number:
         return ceil_div(self.extent(axis), self.grid[axis])
@@ -131,12 +136,23 @@ class _Counter:
         """How many elements of a node with these free axes are computed by all blocks together, if
         it depends on the loops `inside` and is needed within the loops `around`.
         """
+        key = (axes, id(inside[-1]) if inside else 0, id(around[-1]) if around else 0, scope)
+        if key not in self._executed:
+            self._executed[key] = self._multiply(axes, inside, around, scope)
+        return self._executed[key]
+
+    def _multiply(
+        self, axes: tuple[Axis, ...], inside: tuple[Loop, ...], around: tuple[Loop, ...],
+        scope: Scope,
+    ) -> Number:  # fmt: skip
         total: Number = 1
         looped = {loop.axis: loop for loop in inside}
         split = next((loop for loop in around if loop is self.split), None)
         for axis in self.grid:
             if split is not None and axis == split.split:
-                if split not in looped.values():  # else its blocks share the loop's steps
+                if all(
+                    loop is not split for loop in inside
+                ):  # else its blocks share the loop's steps
                     total = total * self.runs(split)
             elif axis in axes and axis not in scope and axis not in looped:
                 total = total * self.extent(axis)
@@ -224,8 +240,7 @@ class _Counter:
 
     def bytes_of(self, tensor: Tensor) -> Number:
         """Bytes of one element of a tensor."""
-        known = self.extents.get(f"bytes {tensor.name}")
-        return width(tensor.dtype) if known is None else known
+        return width(tensor.dtype) if self._each is None else self._each(tensor)
 
     def operate(
         self, node: Node, inside: tuple[Loop, ...], around: tuple[Loop, ...], scope: Scope
@@ -283,13 +298,16 @@ def _carries(loop: Loop, accumulator: str) -> bool:
 
 
 def forms(
-    kernel: Kernel, sizes: Mapping[str, Number], extents: Mapping[str, Number] | None = None
+    kernel: Kernel,
+    sizes: Mapping[str, Number],
+    extent: Extent | None = None,
+    each: Each | None = None,
 ) -> Form:
     """The closed forms of a kernel; `sizes` maps every size symbol to a number (or to a sympy
-    symbol). `extents` overrides sizes of axes by name, and bytes of a tensor's element under
-    "bytes NAME".
+    symbol). `extent` and `each` stand in for the sizes of axes and the bytes of a tensor's element
+    that the kernel states itself.
     """
-    counter = _Counter(kernel, sizes, extents)
+    counter = _Counter(kernel, sizes, extent, each)
     stored: Number = 0
     accumulated: Number = 0
 

@@ -31,8 +31,8 @@ from prism_jax.ir.nodes import (
     Size,
 )
 from prism_jax.ir.ops import OPS
-from prism_jax.ir.product import Sides, product_of
 from prism_jax.ir.product import factors as factors_of
+from prism_jax.ir.product import product_of
 from prism_jax.ir.values import (
     Array,
     Binding,
@@ -289,7 +289,7 @@ class Interpreter:
             if product is None:
                 self.counter.count("reduction", self.elements(union([body.axes_free, axes]), env))
             else:
-                self._count_product(self.counter, product, axes, env)
+                self.counter.product(product, axes, lambda own: self.elements(own, env))
         if len(factors) > 1:
             values = [self.value(f, env) for f in factors]
             values = [self._with_labels(values[0], axes, values[1:], env), *values[1:]]
@@ -298,23 +298,6 @@ class Interpreter:
         dims = tuple(n for n, x in enumerate(value.labels) if x in labels)
         kept = tuple(x for x in value.labels if x not in labels)
         return Named(kept, self.domain.reduce(monoid, body.sort, value.array, dims))
-
-    def _count_product(
-        self, counter: Counter, product: Sides, axes: tuple[Axis, ...], env: Env
-    ) -> None:
-        """A multiply-add for each element of the product, and a multiplication for each further
-        factor of a side or of the sum.
-        """
-        for side in (product.left, product.right):
-            for n in range(1, len(side)):
-                own = union(f.axes_free for f in side[: n + 1])
-                counter.count("mul", self.elements(own, env))
-        own = union([*(f.axes_free for f in (*product.left, *product.right)), axes])
-        counter.count("contraction", 2 * self.elements(own, env))
-        kept = tuple(a for a in own if a not in axes)
-        for factor in product.rest:
-            kept = union([kept, factor.axes_free])
-            counter.count("mul", self.elements(kept, env))
 
     def _with_labels(
         self, value: Named, axes: Sequence[Axis], others: Sequence[Named], env: Env

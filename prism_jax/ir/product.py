@@ -17,7 +17,8 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prism_jax.ir.nodes import REAL, Axis, Node, Pointwise
@@ -59,7 +60,8 @@ def factors(node: Node, summed: frozenset[Axis] | None = None) -> tuple[Node, ..
     return (*factors(left, summed), *factors(right, summed))
 
 
-def product_of(monoid: str, body: Node, summed: Collection[Axis]) -> Sides | None:
+@functools.lru_cache(maxsize=8192)
+def product_of(monoid: str, body: Node, summed: tuple[Axis, ...]) -> Sides | None:
     """The matrix product that a reduction of `body` over `summed` is, or None."""
     if monoid != "sum" or body.sort != REAL:
         return None
