@@ -21,11 +21,11 @@ from typing import Any
 
 from prism_jax.emit import array_access, array_dot, cuts
 from prism_jax.emit.array_terms import Env, Range, Terms, Value, number_text
-from prism_jax.emit.concrete import concrete
 from prism_jax.emit.jnp import RESERVED, ArrayFunction, axis_order, emit_call
 from prism_jax.emit.names import Names
 from prism_jax.emit.product import factors
 from prism_jax.emit.scopes import Scope, fitted, load_function
+from prism_jax.ir.concrete import concrete
 from prism_jax.ir.nodes import REAL, Axis, Carried, Store, Tensor
 from prism_jax.ir.ops import MONOIDS
 from prism_jax.ir.program import walk
@@ -45,7 +45,7 @@ def emit(
       sgraph: what to run.
       sizes: a number for every symbol.
       unroll: longest reduction (of a body that is no product) to be written as a sum of slices.
-      cut: leave out steps that an affine mask makes idle (`emit.cuts` says what that takes).
+      cut: leave out steps that an affine mask makes idle (`ir.idle` says when).
 
     Raises:
       ValueError: a symbol without a size.
@@ -247,8 +247,9 @@ class _Writer:
                 f"{loop.axis.name}_first", f"{part} * {share}", (), "int32", outer.depth
             ).text
             high = f"jnp.minimum({low} + {share}, {steps})"
+        checks: tuple[tuple[str, float], ...] = ()
         if self.cut and steps > 1:
-            low, high = self._cut(loop, env, tile, low, high)
+            low, high, checks = self._cut(loop, env, tile, low, high)
         terms.scope = outer.child()
         looping = steps > 1 or low != "np.int32(0)"
         body, step = self.names.new(f"over_{loop.axis.name}"), self.names.new("step")
@@ -269,6 +270,9 @@ class _Writer:
             outer.block(f"def {body}({step}, carry):", inner_scope)
             call = f"lax.fori_loop({low}, {high}, {body}, {_tuple(carried)})"
             outer.add(*fitted(f"{_tuple(carried)} = {call}"))
+            for first, last in self._left_out(loop, states, checks, low, high, steps):
+                call = f"lax.fori_loop({first}, {last}, {body}, {_tuple(carried)})"
+                outer.add(*fitted(f"{_tuple(carried)} = {call}"))
         else:
             pairs = zip([n for s in states for n in s.names], updates, strict=True)
             terms.scope.add(*(f"{name} = {text}" for name, text in pairs))
@@ -277,19 +281,44 @@ class _Writer:
         for state in states:
             self._bind(state.accumulator, "final", env, state.place or state.value)
 
-    def _cut(self, loop: Loop, env: Env, tile: int, low: str, high: str) -> tuple[str, str]:
-        """The bounds of the steps without those that a mask makes idle."""
+    def _cut(
+        self, loop: Loop, env: Env, tile: int, low: str, high: str
+    ) -> tuple[str, str, tuple[tuple[str, float], ...]]:
+        """The bounds of the steps without those that a mask makes idle, and what must hold for
+        these to be left out.
+        """
         spans = {a: self.terms.range_of(a, env) for a in env}
         extents = {a: cuts.Extent(r.start, r.size or 1) for a, r in spans.items()}
         found = cuts.find(loop, extents, tile, "jnp")
-        if found is None:
-            return low, high
+        if found is None or (found[1].checks and loop.split is not None):
+            return low, high, ()
         _, cut = found
         if cut.low is not None:
             low = f"jnp.maximum({low}, ({cut.low}) // {tile}).astype(jnp.int32)"
         if cut.high is not None:
             high = f"jnp.minimum({high}, ({cut.high} + {tile - 1}) // {tile}).astype(jnp.int32)"
-        return low, high
+        depth, name = self.terms.scope.depth, loop.axis.name
+        low = self.terms.assign(f"{name}_low", low, (), "int32", depth).text
+        high = self.terms.assign(f"{name}_high", high, (), "int32", depth).text
+        return low, high, cut.checks
+
+    def _left_out(
+        self,
+        loop: Loop,
+        states: Sequence[_State],
+        checks: Sequence[tuple[str, float]],
+        low: str,
+        high: str,
+        steps: int,
+    ) -> list[tuple[str, str]]:
+        """Bounds of the steps that were left out, which run where a row's maximum is too low."""
+        if not checks:
+            return []
+        names = {s.accumulator.name: s.value.text for s in states}
+        text = " & ".join(f"(jnp.min({names[name]}) > {floor!r})" for name, floor in checks)
+        idle = self.terms.assign(f"{loop.axis.name}_idle", text, (), "bool", self.terms.scope.depth)
+        begin, end = f"jnp.where({idle.text}, {low}, 0)", f"jnp.where({idle.text}, {high}, {steps})"
+        return [(begin, low), (f"jnp.maximum({low}, {high})", end)]
 
     def _bind(self, accumulator: Accumulator, phase: str, env: Env, value: Value) -> None:
         if accumulator.index_sort is not None:
