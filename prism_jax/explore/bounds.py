@@ -2,9 +2,10 @@
 estimate to rank by.
 
 The bound is max(compulsory bytes / bandwidth, loaded bytes / L2 bandwidth, arithmetic / rate of its
-unit) + launch, the on-chip rates scaled by the share of multiprocessors that have a block. The
-estimate adds what real kernels pay and no bound may assume: whole waves, the latency of a step,
-rates that are not quite reached. Only the bound may cut (design, section 6.5).
+unit) + launch, the on-chip rates scaled by the share of multiprocessors that have a block. Where an
+emitter may skip steps behind a mask, only the compulsory bytes count. The estimate adds what real
+kernels pay and no bound may assume: whole waves, the latency of a step, rates that are not quite
+reached. It is never below the bound (design, section 6.5).
 """
 
 from __future__ import annotations
@@ -48,13 +49,29 @@ def unit_of(unit: Any) -> Unit:
 def bound(form: Form, device: Device) -> Column:
     """Seconds below which no instance with these sizes can run."""
     share = np.minimum(1.0, np.asarray(form.blocks) / device.sm_count)
-    times = [
-        np.asarray(form.compulsory + form.stored) / device.dram_bytes_per_s,
-        np.asarray(form.loaded) / (device.l2_bytes_per_s * share),
-    ]
-    for unit, count in form.arithmetic.items():
-        times.append(np.asarray(count) / (device.rate(unit_of(unit)) * share))
-    return np.maximum.reduce([np.broadcast_to(t, share.shape) for t in times]) + device.launch_s
+    times = [np.asarray(form.compulsory + form.stored) / device.dram_bytes_per_s]
+    if not form.masked:
+        times.append(np.asarray(form.loaded) / (device.l2_bytes_per_s * share))
+        for unit, count in form.arithmetic.items():
+            times.append(np.asarray(count) / (device.rate(unit_of(unit)) * share))
+    return np.maximum.reduce([np.broadcast_to(t, share.shape) for t in times]) + least_launch(
+        device
+    )
+
+
+def least_launch(device: Device) -> float:
+    """Seconds that a launch takes beyond what it moves and computes, at least."""
+    return device.launch_s if device.kind == "cpu" else min(device.launch_s, START_S)
+
+
+def least_estimate(memory: float, work: float, device: Device) -> float:
+    """A lower bound on the estimate of any kernel that moves bytes for `memory` seconds and
+    computes for `work` seconds (with every block busy, at the share of the rate that is reached).
+    """
+    if device.kind == "cpu":
+        return max(memory, work) + CPU_STEP_S + device.launch_s
+    slowest = max(memory, work, WAVE_S)
+    return START_S + slowest + (1 - OVERLAP) * (memory + work + WAVE_S - slowest)
 
 
 def estimate(form: Form, device: Device) -> Column:

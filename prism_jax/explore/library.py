@@ -11,8 +11,11 @@ import math
 from dataclasses import dataclass
 
 from prism_jax.device import Device
-from prism_jax.ir.forms import is_product, width
+from prism_jax.explore.bounds import DOT_SHARE, least_launch, unit_of
+from prism_jax.explore.closed import OWN, Sizes
+from prism_jax.ir.counts import distinct
 from prism_jax.ir.nodes import Axis, Load, Node, Reduce, Store, Tensor
+from prism_jax.ir.product import product_of
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, LibraryCall
 
@@ -22,7 +25,7 @@ class Costed:
     """Nodes that compute a group of targets, with the best sizes the closed forms know.
 
     `bound` and `estimate` in seconds; `sizes` are the estimate's choice. `why` names the structure
-    in words.
+    in words. `parts`: what it is put together from, if it is; each part has symbols of its own.
     """
 
     nodes: tuple[Kernel | LibraryCall, ...]
@@ -30,9 +33,12 @@ class Costed:
     estimate: float
     sizes: tuple[tuple[str, int], ...]
     why: str
+    parts: tuple[Costed, ...] = ()
 
 
-def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed:
+def library_cost(
+    name: str, stores: tuple[Store, ...], device: Device, sizes: Sizes = OWN
+) -> Costed:
     """One call to XLA for the stores, as XLA runs it: every reduction is a pass of its own that
     reads loads and earlier reductions, with pointwise work fused into it; the operands of a matrix
     product are arrays in memory, so computed ones are written first.
@@ -41,44 +47,69 @@ def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed
     for node in walk(s.value for s in stores):
         if not isinstance(node, Reduce):
             continue
-        flops = 2.0 * math.prod(_int(a) for a in node.body.axes_free)
-        moved = sum(_bytes(n) for n in _leaves([node.body])) + _elements(node) * 4.0
+        flops = 2.0 * math.prod(sizes.extent(a) for a in node.body.axes_free)
+        moved = sum(_bytes(n, sizes) for n in _leaves([node.body])) + _elements(node, sizes) * 4.0
         launches = 1
-        if node.monoid == "sum" and is_product(node.body):
-            half = node.precision is not None and node.precision.operand in ("float16", "bfloat16")
+        product = product_of(node.monoid, node.body, node.axes)
+        if product is not None:
+            asked = node.precision and sizes.operand(node.precision.operand)
+            half = asked in ("float16", "bfloat16")
             rate = device.rate("f16" if half else "tf32") * 0.7
             for factor in node.body.children:
                 if not isinstance(factor, Load | Reduce):
-                    moved += _elements(factor) * (4.0 if half else 8.0)
+                    moved += _elements(factor, sizes) * (4.0 if half else 8.0)
                     launches += 1
         else:
             rate = device.rate("f32")
         total += max(flops / rate, moved / device.dram_bytes_per_s) + launches * device.launch_s
-    written = sum(
-        math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype)
-        for s in stores
-    )
-    read = sum(_bytes(n) for n in walk(s.value for s in stores) if isinstance(n, Load))
-    last = sum(_bytes(n) for n in _leaves([s.value for s in stores]))
-    floor = (written + read) / device.dram_bytes_per_s + device.launch_s
+    written = sum(_stored(s, sizes) for s in stores)
+    last = sum(_bytes(n, sizes) for n in _leaves([s.value for s in stores]))
     if not all(isinstance(s.value, Reduce) for s in stores):
         total += (written + last) / device.dram_bytes_per_s + device.launch_s
+    floor = traffic(stores, device, sizes) + least_launch(device)
     return Costed((LibraryCall(name, "xla", stores),), floor, max(total, floor), (), "XLA")
 
 
-def traffic_floor(stores: tuple[Store, ...], device: Device) -> float:
-    """Seconds that any launch for these stores takes: it writes them, reads once what they are made
-    of, and is launched.
+def traffic(stores: tuple[Store, ...], device: Device, sizes: Sizes = OWN) -> float:
+    """Seconds in which any launch for these stores moves its bytes: it writes them, and reads once
+    what they are made of.
     """
-    written = sum(
-        math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype)
-        for s in stores
-    )
+    written = sum(_stored(s, sizes) for s in stores)
     read: dict[Tensor, float] = {}
     for node in walk(s.value for s in stores):
         if isinstance(node, Load):
-            read[node.tensor] = max(read.get(node.tensor, 0.0), _bytes(node))
-    return (written + sum(read.values())) / device.dram_bytes_per_s + device.launch_s
+            least = float(distinct(node, sizes.extent) * sizes.each(node.tensor))
+            read[node.tensor] = max(read.get(node.tensor, 0.0), least)
+    return (written + sum(read.values())) / device.dram_bytes_per_s
+
+
+def products(stores: tuple[Store, ...], device: Device, sizes: Sizes = OWN) -> float:
+    """Seconds that matrix units need for the products that any kernel for these stores computes, at
+    the share of their rate that is reached. Only products that no cascade can shrink count: every
+    axis of a side stands beside a summed one in some operand.
+    """
+    total = 0.0
+    for node in walk(s.value for s in stores):
+        product = (
+            product_of(node.monoid, node.body, node.axes) if isinstance(node, Reduce) else None
+        )
+        if product is None or not isinstance(node, Reduce):
+            continue
+        tied: set[Axis] = set()
+        for leaf in _leaves([*product.left, *product.right]):
+            if not set(node.axes).isdisjoint(leaf.axes_free):
+                tied.update(leaf.axes_free)
+        every = (*product.batch, *product.m, *product.k, *product.n)
+        if tied.issuperset(every):
+            asked = sizes.operand(node.precision.operand) if node.precision else "float32"
+            rate = device.rate(unit_of(("dot", asked))) * DOT_SHARE
+            total += 2.0 * math.prod(sizes.extent(a) for a in every) / rate
+    return total
+
+
+def _stored(store: Store, sizes: Sizes) -> float:
+    axes = dict.fromkeys(a for i in store.index for a in i.axes_free)
+    return float(math.prod(sizes.extent(a) for a in axes) * sizes.each(store.tensor))
 
 
 def _leaves(roots: list[Node]) -> list[Load | Reduce]:
@@ -97,17 +128,13 @@ def _leaves(roots: list[Node]) -> list[Load | Reduce]:
     return list(found)
 
 
-def _elements(node: Node) -> float:
-    return float(math.prod(_int(a) for a in node.axes_free))
+def _elements(node: Node, sizes: Sizes) -> float:
+    return float(math.prod(sizes.extent(a) for a in node.axes_free))
 
 
-def _int(axis: Axis) -> int:
-    return axis.size if isinstance(axis.size, int) else 1
-
-
-def _bytes(load: Load | Reduce) -> float:
+def _bytes(load: Load | Reduce, sizes: Sizes) -> float:
+    once = _elements(load, sizes)
     if isinstance(load, Reduce):
-        return _elements(load) * 4.0
-    whole = math.prod(int(s) for s in load.tensor.shape if isinstance(s, int))
-    once = math.prod(_int(a) for a in load.axes_free)
-    return float(min(whole, once) * width(load.tensor.dtype))
+        return once * 4.0
+    whole = sizes.elements(load.tensor)
+    return float((once if whole is None else min(whole, once)) * sizes.each(load.tensor))

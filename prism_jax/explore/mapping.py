@@ -11,12 +11,16 @@ reason for each restriction in one place:
   over again, or split;
 * an axis that is reduced over inside a loop step is held where a tile of it fits, else it is an
   inner loop.
+
+Which roles an axis may play depends on its size only through a few comparisons; they are recorded
+as `Condition`s, so that what was found at one size is known to be what there is at another.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prism_jax.ir.nodes import Axis, Reduce, Store
 from prism_jax.ir.program import walk
@@ -26,8 +30,28 @@ ROW_AT_MOST = 16384
 LOOP_AT_LEAST = 32
 
 
-def role_choices(stores: tuple[Store, ...]) -> dict[Axis, tuple[str, ...]]:
-    """The roles that each axis may play, most promising first."""
+@dataclass(frozen=True, order=True)
+class Condition:
+    """`axis <= limit` is `holds`."""
+
+    axis: str
+    limit: int
+    holds: bool
+
+    def __str__(self) -> str:
+        return f"{self.axis} {'<=' if self.holds else '>'} {self.limit}"
+
+    def met(self, size: int) -> bool:
+        """Whether an axis of this size gives the same answer."""
+        return (size <= self.limit) == self.holds
+
+
+def role_choices(
+    stores: tuple[Store, ...], conditions: set[Condition] | None = None
+) -> dict[Axis, tuple[str, ...]]:
+    """The roles that each axis may play, most promising first; the comparisons of sizes that were
+    made are added to `conditions`.
+    """
     indexed = [{a for index in store.index for a in index.axes_free} for store in stores]
     common = set.intersection(*indexed)
     anywhere = set.union(*indexed)
@@ -37,24 +61,45 @@ def role_choices(stores: tuple[Store, ...]) -> dict[Axis, tuple[str, ...]]:
             bound.update(node.axes)
     found: dict[Axis, tuple[str, ...]] = {}
     for axis in sorted(anywhere | bound):
-        size = axis.size if isinstance(axis.size, int) else 0
-        if axis in anywhere and axis in bound:
-            held = ("held",) if size <= ROW_AT_MOST else ()
-            found[axis] = (*held, "loop", *(("grid",) if axis in common else ()))
-        elif axis in common:
-            found[axis] = ("grid",)
-        elif axis in anywhere:
-            found[axis] = ("held", "loop") if size <= HELD_AT_MOST else ("loop",)
-        elif isinstance(axis.size, str) or size < LOOP_AT_LEAST:
-            found[axis] = ("held",)
-        else:
-            found[axis] = ("loop", "held") if size <= HELD_AT_MOST else ("loop",)
+        found[axis] = _roles(axis, axis in common, axis in anywhere, axis in bound, conditions)
     return found
 
 
-def mappings(stores: tuple[Store, ...], limit: int = 32) -> Iterator[dict[Axis, str]]:
-    """Role assignments for one kernel, at most `limit`."""
-    found = role_choices(stores)
+def _roles(
+    axis: Axis, common: bool, stored: bool, bound: bool, conditions: set[Condition] | None
+) -> tuple[str, ...]:
+    def at_most(limit: int) -> bool:
+        size = axis.size if isinstance(axis.size, int) else 0
+        if conditions is not None and isinstance(axis.size, int):
+            conditions.add(Condition(axis.name, limit, size <= limit))
+        return size <= limit
+
+    if stored and bound:
+        held = ("held",) if at_most(ROW_AT_MOST) else ()
+        return (*held, "loop", *(("grid",) if common else ()))
+    if common:
+        return ("grid",)
+    if stored:
+        return ("held", "loop") if at_most(HELD_AT_MOST) else ("loop",)
+    if isinstance(axis.size, str) or at_most(LOOP_AT_LEAST - 1):
+        return ("held",)
+    return ("loop", "held") if at_most(HELD_AT_MOST) else ("loop",)
+
+
+def mappings(
+    stores: tuple[Store, ...],
+    limit: int = 32,
+    conditions: set[Condition] | None = None,
+    left_out: Callable[[int], None] = lambda count: None,
+) -> Iterator[dict[Axis, str]]:
+    """Role assignments for one kernel, at most `limit`; `left_out` is told how many there are
+    beyond it.
+    """
+    found = role_choices(stores, conditions)
     axes = list(found)
-    for roles in itertools.islice(itertools.product(*(found[a] for a in axes)), limit):
+    every = itertools.product(*(found[a] for a in axes))
+    for roles in itertools.islice(every, limit):
         yield dict(zip(axes, roles, strict=True))
+    rest = sum(1 for _ in itertools.islice(every, 1 << 20))
+    if rest:
+        left_out(rest)

@@ -1,40 +1,42 @@
-"""The kernel level: which tensors are written to memory, and which kernel computes what.
+"""Ways to compute a group of targets with kernels of ours: mappings, fusions, splits.
 
-A *partition* of a form is a set of its reductions that are materialised. Every materialised
-reduction and every output is a target; targets that may run side by side are merged into one kernel
-where they share operands. Each kernel is costed alone, over all mappings, fusions and splits, and
-the result is kept: partitions share most of their kernels, so a search over subsets costs little
-more than its distinct kernels.
+In: the stores of a group. Out: structures (`Variant`), which do not depend on sizes, and their
+costs at given sizes, the best first. Partitions share most of their groups, so a search over
+subsets costs little more than its distinct groups.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from prism_jax.device import Device
-from prism_jax.explore.bounds import bound, estimate
-from prism_jax.explore.library import Costed
-from prism_jax.explore.mapping import mappings
-from prism_jax.explore.sizes import Table, evaluate
+from prism_jax.explore.bounds import least_estimate
+from prism_jax.explore.closed import Closed, Sizes, Times
+from prism_jax.explore.library import Costed, library_cost, products, traffic
+from prism_jax.explore.mapping import Condition, mappings
+from prism_jax.explore.pruning import Pruning
 from prism_jax.explore.split import split
 from prism_jax.explore.structure import KernelBuilder, Unfit
-from prism_jax.ir.nodes import REAL, Axis, Load, Node, Reduce, Store, Tensor, at
-from prism_jax.ir.program import Program, walk
-from prism_jax.ir.rewrite import canonical, rebuild, rename_store
-from prism_jax.ir.sgraph import Kernel, LibraryCall
-
-OPTIONS = 8
-"""How many ways to compute one group of targets are kept."""
+from prism_jax.ir.nodes import Axis, Store
+from prism_jax.ir.sgraph import Kernel
 
 
 @dataclass
 class Counts:
-    """What the search did, by kind; every cut is counted under its reason."""
+    """What the search did, by kind; every cut is counted under its reason.
+
+    `cut_by_bound`: partitions whose bound is no better than a measured time (sound).
+    `cut_by_model`: partitions cut against the best estimate. `cut_by_limit`: mappings beyond the
+    limit. `cut_by_climbing`: sets of reductions that local search passed over. `cut_by_time`: those
+    that the budget left. `crowded_out`: structures of a group beyond its limit. `reopened`:
+    partitions cut at the family's last size and not at this one.
+    """
 
     kernels: int = 0
     structures: int = 0
@@ -42,119 +44,254 @@ class Counts:
     unfit: int = 0
     oversized: int = 0
     cut_by_bound: int = 0
+    cut_by_model: int = 0
+    cut_by_limit: int = 0
+    cut_by_climbing: int = 0
+    cut_by_time: int = 0
+    crowded_out: int = 0
     duplicates: int = 0
+    reopened: int = 0
 
 
-class KernelCoster:
-    """Costs groups of targets; remembers every group it has seen."""
+class Deadline(Exception):
+    """The budget is used up."""
 
-    def __init__(self, device: Device, compute: str, counts: Counts) -> None:
-        self.device, self.compute, self.counts = device, compute, counts
-        self.known: dict[tuple[str, ...], tuple[Costed, ...]] = {}
 
-    def options(self, name: str, stores: tuple[Store, ...]) -> tuple[Costed, ...]:
-        """Ways to compute the stores with kernels of ours, best estimate first, at most a few;
-        empty if there are none.
-        """
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One structure: kernels that run one after the other, and what it is in words."""
+
+    closed: tuple[Closed, ...]
+    why: str
+
+    @cached_property
+    def shape(self) -> str:
+        """What makes it another structure than a variant that only holds what it loops over."""
+        return repr([_shape(kernel) for kernel in self.kernels])
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels, in order."""
+        return tuple(c.kernel for c in self.closed)
+
+
+@dataclass(eq=False)
+class Group:
+    """Stores that are computed together. `variants` are made when they are first asked for."""
+
+    name: str
+    stores: tuple[Store, ...]
+    variants: tuple[Variant, ...] | None = None
+
+
+class Structures:
+    """All groups that a search has met, and the structures of those that it looked into.
+
+    What is here depends on sizes only through `conditions`.
+    """
+
+    def __init__(self, compute: str, pruning: Pruning) -> None:
+        self.compute, self.pruning = compute, pruning
+        self.groups: dict[tuple[str, ...], Group] = {}
+        self.conditions: set[Condition] = set()
+        self._closed: dict[str, Closed] = {}
+
+    def group(self, name: str, stores: tuple[Store, ...]) -> Group:
+        """The group of these stores, whatever partition or form it comes from."""
         key = tuple(f"{s.tensor}{s.value.digest}{s.index}" for s in stores)
-        if key not in self.known:
-            found: dict[str, Costed] = {}
-            for roles in mappings(stores):
-                for costed in self._fusions(name, stores, roles):
-                    same = repr([_shape(n) for n in costed.nodes])
-                    if same not in found or costed.estimate < found[same].estimate:
-                        found[same] = costed
-            self.counts.structures += len(found)
-            self.known[key] = _diverse(
-                sorted(found.values(), key=lambda c: (c.estimate, c.why)), OPTIONS
-            )
-        return self.known[key]
+        if key not in self.groups:
+            self.groups[key] = Group(name, stores)
+        return self.groups[key]
 
-    def _fusions(
-        self, name: str, stores: tuple[Store, ...], roles: dict[Axis, str]
-    ) -> Iterable[Costed]:
+    def variants(self, group: Group, counts: Counts, deadline: float) -> tuple[Variant, ...]:
+        """The group's structures. Raises `Deadline`, and then has none yet."""
+        if group.variants is None:
+            found: list[Variant] = []
+
+            def left_out(count: int) -> None:
+                counts.cut_by_limit += count
+
+            for roles in mappings(group.stores, self.pruning.mappings, self.conditions, left_out):
+                if time.perf_counter() > deadline:
+                    raise Deadline
+                found += self._fusions(group, roles, counts)
+            group.variants = tuple(found)
+        return group.variants
+
+    def _fusions(self, group: Group, roles: dict[Axis, str], counts: Counts) -> Iterable[Variant]:
         """The kernel with cascades, and without them where that is another kernel."""
         seen: list[Kernel] = []
         for fuse in (True, False):
-            self.counts.kernels += 1
-            builder = KernelBuilder(name, stores, roles, fuse)
+            counts.kernels += 1
+            builder = KernelBuilder(group.name, group.stores, roles, fuse)
             try:
                 kernel = builder.build()
             except Unfit:
-                self.counts.unfit += 1
+                counts.unfit += 1
                 continue
             if kernel not in seen:
                 seen.append(kernel)
                 yield from self._whole_and_split(builder, kernel)
 
-    def _whole_and_split(self, builder: KernelBuilder, kernel: Kernel) -> Iterable[Costed]:
+    def _whole_and_split(self, builder: KernelBuilder, kernel: Kernel) -> Iterable[Variant]:
         why = _words(kernel)
-        whole = self._cost((kernel,), why)
-        if whole is not None:
-            yield whole
+        yield Variant((Closed(kernel),), why)
         for recompute in (False, True):
             try:
-                parts = split(builder, kernel, self.compute, recompute)
+                made = split(builder, kernel, self.compute, recompute)
             except Unfit:
                 continue
-            both = self._cost(
-                (parts.parts, parts.combine), f"{why}, split over {parts.axis.name[2:]}"
-            )
-            if both is not None:
-                yield both
+            both = (Closed(made.parts), Closed(made.combine))
+            yield Variant(both, f"{why}, split over {made.axis.name[2:]}")
 
-    def _cost(self, kernels: tuple[Kernel, ...], why: str) -> Costed | None:
-        """The best sizes of kernels that run one after the other; a symbol that they share has one
-        value.
+
+class Costs:
+    """Times of groups on one device at given sizes; every group is costed once."""
+
+    def __init__(
+        self, structures: Structures, device: Device, sizes: Sizes, counts: Counts, deadline: float
+    ) -> None:
+        self.structures, self.device, self.sizes = structures, device, sizes
+        self.counts, self.deadline = counts, deadline
+        self.lowest: dict[Group, float] = {}
+        """The lowest bound of anything that computes a group, of those that were costed."""
+        self._ours: dict[Group, tuple[Costed, ...]] = {}
+        self._library: dict[Group, Costed] = {}
+        self._traffic: dict[Group, float] = {}
+        self._floors: dict[Group, float] = {}
+
+    def traffic(self, group: Group) -> float:
+        """Seconds in which any launch for the group moves its bytes, at least."""
+        if group not in self._traffic:
+            self._traffic[group] = traffic(group.stores, self.device, self.sizes)
+        return self._traffic[group]
+
+    def library(self, group: Group) -> Costed:
+        """The group by XLA."""
+        if group not in self._library:
+            self._library[group] = library_cost(group.name, group.stores, self.device, self.sizes)
+        return self._library[group]
+
+    def least(self, group: Group, alone: bool) -> float:
+        """A lower bound on the estimate of every way to compute the group, the least estimate
+        itself where the group is costed; `alone`: it is the whole program, which XLA's own version
+        stands for already.
         """
-        shared = set[str]()
-        for n, kernel in enumerate(kernels):
-            shared |= {s for other in kernels[:n] for s in set(kernel.symbols) & set(other.symbols)}
-        tables = [evaluate(kernel, self.device) for kernel in kernels]
-        if any(np.size(form.blocks) == 0 for _, form in tables):
-            self.counts.oversized += 1
-            return None
-        shared = {s for s in shared if s.startswith("S_")}  # tiles are each kernel's own
-        values = sorted({int(v) for s in shared for t, _ in tables for v in np.unique(t[s])}) or [0]
-        best: Costed | None = None
-        lowest = math.inf
-        for value in values:
-            rows = [
-                np.flatnonzero(_agree(tab, shared, value, np.size(form.blocks)))
-                for tab, form in tables
-            ]
-            if any(len(r) == 0 for r in rows):
+        known = self._ours.get(group)
+        exact = (costed.estimate for costed in known[:1]) if known is not None else ()
+        ours = self._least(group) if known is None else min(exact, default=math.inf)
+        return ours if alone else min(ours, self.library(group).estimate)
+
+    def _least(self, group: Group) -> float:
+        if group not in self._floors:
+            work = products(group.stores, self.device, self.sizes)
+            self._floors[group] = least_estimate(self.traffic(group), work, self.device)
+        return self._floors[group]
+
+    def options(self, group: Group) -> tuple[Costed, ...]:
+        """Ways to compute the group with kernels of ours, best estimate first, at most a few; empty
+        if there are none. Raises `Deadline`.
+        """
+        if group not in self._ours:
+            best = self._variants(group)
+            apart = self._apart(group)
+            if apart is not None:
+                self.lowest[group] = min(self.lowest[group], apart.bound)
+                best = _sorted([*best, apart])
+            self._ours[group] = best
+        return self._ours[group]
+
+    def _variants(self, group: Group) -> tuple[Costed, ...]:
+        found: dict[str, Costed] = {}
+        lowest = self.library(group).bound
+        for variant in self.structures.variants(group, self.counts, self.deadline):
+            if time.perf_counter() > self.deadline:
+                raise Deadline
+            costed = self._cost(variant)
+            if costed is None:
+                self.counts.oversized += 1
                 continue
-            total, sizes = 0.0, dict[str, int]()
-            floor = 0.0
-            for kernel, (tab, form), row in zip(kernels, tables, rows, strict=True):
-                times = estimate(form, self.device)[row]
-                pick = int(row[int(np.argmin(times))])
-                total += float(times.min())
-                floor += float(bound(form, self.device)[row].min())
-                sizes |= {
-                    f"{kernel.name}.{s}" if s not in shared else s: int(c[pick])
-                    for s, c in tab.items()
-                }
-            lowest = min(lowest, floor)
-            if best is None or total < best.estimate:
-                best = Costed(kernels, floor, total, tuple(sorted(sizes.items())), why)
-        return (
-            None
-            if best is None
-            else Costed(best.nodes, lowest, best.estimate, best.sizes, best.why)
+            lowest = min(lowest, costed.bound)
+            same = variant.shape
+            if same not in found or costed.estimate < found[same].estimate:
+                found[same] = costed
+        self.lowest[group] = lowest
+        self.counts.structures += len(found)
+        most = self.structures.pruning.options
+        self.counts.crowded_out += max(0, len(found) - most)
+        return _diverse(_sorted(found.values()), most)
+
+    def _apart(self, group: Group) -> Costed | None:
+        """Each store by a kernel of its own, where they have grids of their own: sharing a kernel
+        leaves the smaller grid to all of them.
+        """
+        if len({len(store.index) for store in group.stores}) == 1:
+            return None
+        singles: list[Costed] = []
+        for store in group.stores:
+            one = self.structures.group(f"{group.name}_{store.tensor.name}", (store,))
+            options = (*self.options(one)[:1], self.library(one))
+            singles.append(min(options, key=lambda c: c.estimate))
+        if not any(isinstance(n, Kernel) for c in singles for n in c.nodes):
+            return None
+        return Costed(
+            tuple(n for c in singles for n in c.nodes),
+            sum(c.bound for c in singles),
+            sum(c.estimate for c in singles),
+            (),
+            " + ".join(c.why for c in singles),
+            tuple(singles),
         )
 
+    def _cost(self, variant: Variant) -> Costed | None:
+        """The best sizes of a variant, None if none fit; a symbol that its kernels share (the
+        number of parts of a split) has one value.
+        """
+        times = [closed.at(self.device, self.sizes) for closed in variant.closed]
+        if any(len(t) == 0 for t in times):
+            return None
+        kernels = variant.kernels
+        shared = [s for s in kernels[0].symbols if s.startswith("S_")] if len(times) > 1 else []
+        if not shared:
+            picks = [int(np.argmin(t.estimates)) for t in times]
+            total = sum(float(t.estimates[p]) for t, p in zip(times, picks, strict=True))
+            least = sum(float(t.bounds.min()) for t in times)
+            return Costed(kernels, least, total, _chosen(kernels, times, picks), variant.why)
+        [symbol] = shared
+        best: tuple[float, list[int]] | None = None
+        lowest = math.inf
+        for value in np.unique(times[0].table[symbol]):
+            rows = [np.flatnonzero(t.table[symbol] == value) for t in times]
+            if any(len(r) == 0 for r in rows):
+                continue
+            picks = [int(r[np.argmin(t.estimates[r])]) for t, r in zip(times, rows, strict=True)]
+            total = sum(float(t.estimates[p]) for t, p in zip(times, picks, strict=True))
+            lowest = min(
+                lowest, sum(float(t.bounds[r].min()) for t, r in zip(times, rows, strict=True))
+            )
+            if best is None or total < best[0]:
+                best = (total, picks)
+        if best is None:
+            return None
+        return Costed(kernels, lowest, best[0], _chosen(kernels, times, best[1]), variant.why)
 
-def _agree(table: Table, shared: set[str], value: int, rows: int) -> npt.NDArray[np.bool_]:
-    """Which assignments give every shared symbol this value."""
-    keep = np.ones(rows, np.bool_)
-    for symbol in shared:
-        keep &= table[symbol] == value
-    return keep
+
+def _chosen(
+    kernels: tuple[Kernel, ...], times: list[Times], picks: list[int]
+) -> tuple[tuple[str, int], ...]:
+    sizes: dict[str, int] = {}
+    for kernel, known, row in zip(kernels, times, picks, strict=True):
+        for symbol, column in known.table.items():
+            name = symbol if symbol.startswith("S_") else f"{kernel.name}.{symbol}"
+            sizes[name] = int(column[row])
+    return tuple(sorted(sizes.items()))
 
 
-def _diverse(ranked: list[Costed], most: int) -> tuple[Costed, ...]:
+def _sorted(found: Iterable[Costed]) -> tuple[Costed, ...]:
+    return tuple(sorted(found, key=lambda c: (c.estimate, c.why)))
+
+
+def _diverse(ranked: tuple[Costed, ...], most: int) -> tuple[Costed, ...]:
     """The best of every kind of structure, then the rest, at most `most`: what the accuracy
     contract will say is not known yet, and a two-pass variance must not be crowded out by
     near-copies of a one-pass one.
@@ -163,12 +300,10 @@ def _diverse(ranked: list[Costed], most: int) -> tuple[Costed, ...]:
     for costed in ranked:
         kinds.setdefault(costed.why, costed)
     rest = [c for c in ranked if c is not kinds[c.why]]
-    return tuple(sorted([*kinds.values(), *rest][:most], key=lambda c: (c.estimate, c.why)))
+    return _sorted([*kinds.values(), *rest][:most])
 
 
-def _shape(node: Kernel | LibraryCall) -> object:
-    if isinstance(node, LibraryCall):
-        return node.library
+def _shape(node: Kernel) -> object:
     loops = [
         (
             lp.axis.name,
@@ -189,111 +324,3 @@ def _words(kernel: Kernel) -> str:
         text = f"loop {loop.axis} with {len(loop.accumulators)} accumulators"
         loops.append(text + (f", {carried} rescaled" if carried else ""))
     return "; ".join(loops) or "no loop"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A tensor to be written: an output, or a materialised reduction."""
-
-    store: Store
-    needs: tuple[str, ...]
-
-
-def reductions(program: Program) -> tuple[Reduce, ...]:
-    """The reductions that may be materialised: one for each tensor, in program order."""
-    found: dict[Node, Reduce] = {}
-    for node in program.nodes:
-        if isinstance(node, Reduce):
-            found.setdefault(canonical(node)[0], node)
-    return tuple(found.values())
-
-
-def targets(
-    program: Program, materialised: frozenset[Node], names: dict[Node, str]
-) -> tuple[Target, ...]:
-    """The stores of a partition in execution order; `materialised` holds canonical reductions (see
-    `ir.rewrite.canonical`).
-
-    `names` gives a canonical reduction the same tensor name in every partition of every form, so
-    that equal kernels are equal.
-    """
-    tensors: dict[Node, Tensor] = {}
-    made: list[Target] = []
-    memo: dict[Node, Node] = {}
-
-    def visit(node: Node) -> Node:
-        if node not in memo:
-            if isinstance(node, Reduce):
-                key, axes = canonical(node)
-                if key in materialised:
-                    memo[node] = load(node, key, axes)
-                    return memo[node]
-            memo[node] = rebuild(node, visit)
-        return memo[node]
-
-    def load(node: Reduce, key: Node, axes: tuple[Axis, ...]) -> Node:
-        if key not in tensors:
-            value = Reduce(
-                node.monoid, node.axes, visit(node.body), node.precision, node.index_sort
-            )
-            dtype = _kept_dtype(node, program.compute)
-            name = names.setdefault(key, f"t{len(names)}")
-            tensors[key] = Tensor(name, tuple(a.size for a in axes), dtype)
-            made.append(_target(Store(tensors[key], tuple(at(a) for a in axes), value)))
-        return Load(tensors[key], tuple(at(a) for a in axes))
-
-    for store in program.outputs:
-        made.append(_target(Store(store.tensor, store.index, visit(store.value))))
-    return tuple(made)
-
-
-def _kept_dtype(node: Reduce, compute: str) -> str:
-    """What a materialised reduction is kept in: what the user's own equation rounds it to."""
-    if node.sort != REAL:
-        return node.sort
-    return node.precision.result if node.precision is not None else compute
-
-
-def _target(store: Store) -> Target:
-    names = dict.fromkeys(n.tensor.name for n in walk([store.value]) if isinstance(n, Load))
-    return Target(store, tuple(names))
-
-
-def groups(program: Program, made: tuple[Target, ...]) -> list[tuple[Store, ...]]:
-    """Targets merged into kernels: side by side, with equal grids, sharing an operand. Execution
-    order is kept.
-    """
-    level: dict[str, int] = {t.name: 0 for t in program.inputs}
-    found: list[tuple[int, list[Store]]] = []
-    for target in made:
-        depth = max((level.get(n, 0) for n in target.needs), default=0)
-        level[target.store.tensor.name] = depth + 1
-        for at_depth, group in found:
-            renamed = _alike(group[0], target.store) if at_depth == depth else None
-            if renamed is not None:
-                group.append(renamed)
-                break
-        else:
-            found.append((depth, [target.store]))
-    found.sort(key=lambda item: item[0])
-    return [tuple(group) for _, group in found]
-
-
-def _alike(first: Store, other: Store) -> Store | None:
-    """`other` with its axes renamed so that both stores have one grid, if they are alike and share
-    an operand.
-    """
-    if len(first.index) != len(other.index):
-        return None
-    pairs: dict[Axis, Axis] = {}
-    for a, b in zip(first.index, other.index, strict=True):
-        if a.axis is None or b.axis is None or a.axis.size != b.axis.size:
-            return None
-        pairs[b.axis] = a.axis
-    read = {n.tensor for n in walk([first.value]) if isinstance(n, Load)}
-    if not any(isinstance(n, Load) and n.tensor in read for n in walk([other.value])):
-        return None
-    bound_in_other = {a for n in walk([other.value]) if isinstance(n, Reduce) for a in n.axes}
-    if bound_in_other & set(pairs.values()) - set(pairs):
-        return None
-    return rename_store(other, pairs)

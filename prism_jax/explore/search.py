@@ -3,7 +3,8 @@
 For every algebraic form that the e-graph offers, for every set of reductions to materialise (all
 sets where there are few, local improvement beyond), for every mapping and fusion of every kernel,
 the closed forms give a bound and an estimate. Mapping and sizes stay symbolic until a structure has
-survived.
+survived, and what survived or was cut at one size is kept: at another size the cuts are decided
+anew, and only what is no longer cut is looked into.
 """
 
 from __future__ import annotations
@@ -11,33 +12,23 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 
 from prism_jax.device import Device
-from prism_jax.explore.library import Costed, library_cost, traffic_floor
-from prism_jax.explore.partition import (
-    Counts,
-    KernelCoster,
-    groups,
-    reductions,
-    targets,
-)
-from prism_jax.explore.result import Candidate, Certificate, SearchResult
-from prism_jax.ir.forms import width
+from prism_jax.explore.bounds import least_launch
+from prism_jax.explore.closed import OWN, Sizes
+from prism_jax.explore.grouping import Names, groups, reductions, targets
+from prism_jax.explore.library import Costed, library_cost, traffic
+from prism_jax.explore.partition import Costs, Counts, Deadline, Group, Structures
+from prism_jax.explore.plans import Found, ranked
+from prism_jax.explore.pruning import DEFAULT, Pruning
+from prism_jax.explore.result import Certificate, SearchResult
+from prism_jax.explore.rewriting import Rewriting
+from prism_jax.ir.counts import width
 from prism_jax.ir.nodes import Node
 from prism_jax.ir.program import Program
-from prism_jax.ir.rewrite import canonical
-from prism_jax.ir.sgraph import GridAxis, Kernel, LibraryCall, Loop, SGraph
-
-EXHAUSTIVE_UP_TO = 6
-WORTH = 1.5
-"""A partition is cut where the traffic that it cannot avoid takes this many times the best estimate
-so far: the margin is for what the model does not know, and since it is a model's value that cuts,
-the certificate counts these cuts as heuristic.
-"""
-
-KEEP = 64
+from prism_jax.ir.sgraph import Kernel
 
 
 @dataclass(frozen=True)
@@ -48,34 +39,245 @@ class Form:
     axioms: tuple[str, ...] = ()
 
 
-class _Deadline(Exception):
-    pass
+@dataclass(frozen=True)
+class Instance:
+    """A program of a family: the program itself, its sizes, and how to write what was found at the
+    family's own sizes at these (None: they are its own).
+    """
+
+    program: Program
+    sizes: Sizes = OWN
+    rewriting: Rewriting | None = None
 
 
 def search(
-    program: Program, forms: Sequence[Form], device: Device, seconds: float = 5.0
+    program: Program,
+    forms: Sequence[Form],
+    device: Device,
+    seconds: float = 5.0,
+    *,
+    pruning: Pruning = DEFAULT,
+    incumbent: float | None = None,
+    saturated: bool = True,
 ) -> SearchResult:
     """Ranked sGraphs for a program; `forms` are equivalent programs, the program itself first.
-    Keeps `seconds` within a kernel.
+    Keeps `seconds` within a kernel. `incumbent`: a measured time in seconds that plans must beat;
+    `saturated`: whether `forms` come from an e-graph that holds all.
     """
-    started = time.perf_counter()
-    counts = Counts()
-    coster, names = KernelCoster(device, program.compute, counts), dict[Node, str]()
-    found = [_by_library(program, form, device) for form in forms]
-    stop, complete = "complete", True
-    try:
-        for form in forms:
-            one = _FormSearch(program, form, coster, names, device, found, started + seconds)
-            complete = one.run() and complete
-    except _Deadline:
-        stop, complete = "time budget", False
-    kept, lost = _ranked(found)
-    counts.duplicates = len(found) - len(kept) - lost
-    floor = physical_floor(program, device)
-    best = min(c.bound for c in found)
-    scope = f"{len(forms)} forms, mappings of one loop level, powers of two"
-    certificate = Certificate(scope, complete, floor, best, lost + counts.cut_by_bound)
-    return SearchResult(kept, stop, asdict(counts), certificate, time.perf_counter() - started)
+    family = Search(program, forms, pruning, saturated)
+    return family.at(Instance(program), device, time.perf_counter() + seconds, incumbent)
+
+
+@dataclass
+class _Partitions:
+    """The sets of materialised reductions of one form: their groups, and which were cut."""
+
+    form: Form
+    keys: tuple[Node, ...]
+    known: dict[frozenset[Node], tuple[Group, ...]] = field(
+        default_factory=dict[frozenset[Node], tuple[Group, ...]]
+    )
+    cut: set[frozenset[Node]] = field(default_factory=set[frozenset[Node]])
+
+
+class Search:
+    """One family's search: structures are kept from one call of `at` to the next."""
+
+    def __init__(
+        self, program: Program, forms: Sequence[Form], pruning: Pruning, saturated: bool
+    ) -> None:
+        self.program, self.pruning, self.saturated = program, pruning, saturated
+        self.names = Names(program.compute)
+        self.structures = Structures(program.compute, pruning)
+        self.forms = [_Partitions(form, reductions(form.program, self.names)) for form in forms]
+        self.hint: tuple[int, frozenset[Node]] | None = None
+        """Where the last best plan was found: a form, and what it materialises."""
+
+    def at(
+        self, instance: Instance, device: Device, deadline: float, incumbent: float | None = None
+    ) -> SearchResult:
+        """The search at an instance's sizes. `deadline`: as `time.perf_counter` counts."""
+        started = time.perf_counter()
+        return _Run(self, instance, device, deadline, incumbent).result(started)
+
+
+class _Run:
+    """One search at one size."""
+
+    def __init__(
+        self, family: Search, instance: Instance, device: Device, deadline: float,
+        incumbent: float | None,
+    ) -> None:  # fmt: skip
+        self.family, self.instance, self.device = family, instance, device
+        self.deadline, self.incumbent = deadline, incumbent
+        self.counts = Counts()
+        self.costs = Costs(family.structures, device, instance.sizes, self.counts, deadline)
+        self.found: list[Found] = []
+        self.best, self.place = math.inf, family.hint
+        self.lowest = math.inf  # bound of the best thing that was cut or not looked at
+        self.done: dict[tuple[int, frozenset[Node]], float] = {}
+
+    def result(self, started: float) -> SearchResult:
+        family, instance = self.family, self.instance
+        for number, partitions in enumerate(family.forms):
+            program = partitions.form.program
+            costed = library_cost(program.name, program.outputs, self.device, instance.sizes)
+            why = "XLA, other form" if number else "XLA"
+            self.found.append(Found(number, partitions.form, (costed,), why))
+        stop = "complete"
+        try:
+            if family.hint is not None:
+                self._partition(*family.hint)
+            for number in range(len(family.forms)):
+                self._form(number)
+        except Deadline:
+            stop = "time budget"
+            self.counts.cut_by_time += self._left()
+        family.hint = self.place
+        return self._finish(stop, started)
+
+    # --- partitions
+
+    def _form(self, number: int) -> None:
+        keys = self.family.forms[number].keys
+        if len(keys) > self.family.pruning.exhaustive_up_to:
+            self._climb(number, keys)
+            visited = sum(1 for n, _ in self.done if n == number)
+            self.counts.cut_by_climbing += 2 ** len(keys) - visited
+            self._unexplored(number)
+            return
+        for count in range(len(keys) + 1):
+            for chosen in itertools.combinations(keys, count):
+                self._partition(number, frozenset(chosen))
+
+    def _climb(self, number: int, keys: tuple[Node, ...]) -> None:
+        """All fused; then from all materialised, fuses one reduction at a time as long as that
+        helps.
+        """
+        self._partition(number, frozenset())
+        current = frozenset(keys)
+        cost = self._partition(number, current)
+        improved = True
+        while improved:
+            improved = False
+            for key in keys:
+                other = current ^ {key}
+                fused = self._partition(number, other)
+                if fused < cost:
+                    current, cost, improved = other, fused, True
+
+    def _partition(self, number: int, materialised: frozenset[Node]) -> float:
+        """The best estimate for a set of materialised reductions; its candidates are found."""
+        place = (number, materialised)
+        if place not in self.done:
+            if time.perf_counter() > self.deadline:
+                raise Deadline
+            self.done[place] = self._look(number, materialised)
+        return self.done[place]
+
+    def _look(self, number: int, materialised: frozenset[Node]) -> float:
+        partitions = self.family.forms[number]
+        if materialised not in partitions.known:
+            partitions.known[materialised] = self._groups(partitions, materialised)
+        together = partitions.known[materialised]
+        self.counts.partitions += 1
+        alone = not materialised
+        floor = sum(self.costs.traffic(g) + least_launch(self.device) for g in together)
+        if self.incumbent is not None and floor >= self.incumbent:
+            self.counts.cut_by_bound += 1
+            return math.inf
+        if not self._worth(together, alone):
+            self.counts.cut_by_model += 1
+            self.lowest = min(self.lowest, floor)
+            partitions.cut.add(materialised)
+            return math.inf
+        if materialised in partitions.cut:
+            self.counts.reopened += 1
+            partitions.cut.discard(materialised)
+        options = [
+            (*self.costs.options(g), *(() if alone else (self.costs.library(g),))) for g in together
+        ]
+        self.lowest = min(self.lowest, sum(self.costs.lowest[g] for g in together))
+        if not all(options):
+            return math.inf
+        for chosen in _cheapest(options):
+            if any(isinstance(n, Kernel) for c in chosen for n in c.nodes):
+                why = " | ".join(c.why for c in chosen)
+                self.found.append(Found(number, partitions.form, chosen, why))
+        cost = sum(min(c.estimate for c in group) for group in options)
+        if cost < self.best:
+            self.best, self.place = cost, (number, materialised)
+        return cost
+
+    def _worth(self, together: tuple[Group, ...], alone: bool) -> bool:
+        """Whether the groups may make a plan worth having: their least estimates are found one
+        after the other as long as the sum, with bounds for the rest, is not too much.
+        """
+        limit = self.family.pruning.worth * self.best
+        for group in (None, *together):
+            if group is not None:
+                self.costs.options(group)
+            if sum(self.costs.least(g, alone) for g in together) > limit:
+                return False
+        return True
+
+    def _groups(self, partitions: _Partitions, materialised: frozenset[Node]) -> tuple[Group, ...]:
+        program, names = partitions.form.program, self.family.names
+        together = groups(program, targets(program, materialised, names), names)
+        return tuple(
+            self.family.structures.group(
+                f"{program.name}_{stores[0].tensor.name}" if materialised else program.name, stores
+            )
+            for stores in together
+        )
+
+    # --- what is known at the end
+
+    def _left(self) -> int:
+        """How many sets of reductions the budget has left, over all forms."""
+        total = 0
+        for number, partitions in enumerate(self.family.forms):
+            visited = sum(1 for n, _ in self.done if n == number)
+            left = 2 ** len(partitions.keys) - visited
+            total += left
+            if left:
+                self._unexplored(number)
+        return total
+
+    def _unexplored(self, number: int) -> None:
+        """Of what was not looked at, only this is known: it moves the form's inputs and outputs."""
+        outputs = self.family.forms[number].form.program.outputs
+        moved = traffic(outputs, self.device, self.instance.sizes)
+        self.lowest = min(self.lowest, moved + least_launch(self.device))
+
+    def _finish(self, stop: str, started: float) -> SearchResult:
+        counts, family, program = self.counts, self.family, self.instance.program
+        if counts.cut_by_limit:
+            for number in range(len(family.forms)):
+                self._unexplored(number)
+        kept, duplicates = ranked(self.found, self.instance, family.pruning.keep)
+        counts.duplicates = duplicates
+        left = counts.cut_by_limit + counts.cut_by_climbing + counts.cut_by_time
+        floor = physical_floor(program, self.device)
+        others = (c.bound for c in kept[1:])
+        lowest = max(floor, min([self.lowest, *others], default=floor))
+        scope = f"{len(family.forms)} forms, mappings of one loop level, powers of two"
+        if self.instance.rewriting is not None:
+            scope += ", forms as at the family's first size"
+        certificate = Certificate(
+            scope=scope,
+            complete=not left,
+            floor=floor,
+            best_bound=lowest,
+            heuristic_cuts=left + counts.cut_by_model,
+            saturated=family.saturated,
+            incumbent="model",
+            gap=max(1.0, kept[0].estimate / lowest),
+            floor_gap=kept[0].estimate / floor,
+        )
+        seconds = time.perf_counter() - started
+        reused = self.instance.rewriting is not None
+        return SearchResult(kept, stop, asdict(counts), certificate, seconds, reused=reused)
 
 
 def physical_floor(program: Program, device: Device) -> float:
@@ -83,83 +285,6 @@ def physical_floor(program: Program, device: Device) -> float:
     tensors = (*program.inputs, *(store.tensor for store in program.outputs))
     total = sum(math.prod(int(s) for s in t.shape) * width(t.dtype) for t in tensors)
     return total / device.dram_bytes_per_s
-
-
-def _by_library(program: Program, form: Form, device: Device) -> Candidate:
-    costed = library_cost(form.program.name, form.program.outputs, device)
-    return _candidate(
-        program,
-        form,
-        (costed,),
-        "XLA" if form.program.digest == program.digest else "XLA, other form",
-    )
-
-
-@dataclass
-class _FormSearch:
-    """The partitions of one form. What is found is appended to `found` as it is found."""
-
-    program: Program
-    form: Form
-    coster: KernelCoster
-    names: dict[Node, str]
-    device: Device
-    found: list[Candidate]
-    deadline: float
-    best: float = math.inf
-
-    def run(self) -> bool:
-        """Tries partitions; says whether it tried them all. Raises `_Deadline`."""
-        keys = [canonical(r)[0] for r in reductions(self.form.program)]
-        if len(keys) > EXHAUSTIVE_UP_TO:
-            self._climb(keys)
-            return False
-        for count in range(len(keys) + 1):
-            for chosen in itertools.combinations(keys, count):
-                self._partition(frozenset(chosen))
-        return True
-
-    def _climb(self, keys: list[Node]) -> None:
-        """From all materialised, fuses one reduction at a time as long as that helps; then all
-        fused.
-        """
-        current = frozenset(keys)
-        cost = self._partition(current)
-        improved = True
-        while improved:
-            improved = False
-            for key in keys:
-                if key in current:
-                    fused = self._partition(current - {key})
-                    if fused < cost:
-                        current, cost, improved = current - {key}, fused, True
-        self._partition(frozenset())
-
-    def _partition(self, materialised: frozenset[Node]) -> float:
-        """The best estimate for a set of materialised reductions; its candidates are found."""
-        if time.perf_counter() > self.deadline:
-            raise _Deadline
-        counts, program = self.coster.counts, self.form.program
-        counts.partitions += 1
-        together = groups(program, targets(program, materialised, self.names))
-        if sum(traffic_floor(group, self.device) for group in together) > WORTH * self.best:
-            counts.cut_by_bound += 1
-            return math.inf
-        options: list[tuple[Costed, ...]] = []
-        for group in together:
-            name = f"{program.name}_{group[0].tensor.name}" if materialised else program.name
-            ours = self.coster.options(name, group)
-            library = (library_cost(name, group, self.device),) if materialised else ()
-            options.append((*ours, *library))
-        if not all(options):
-            return math.inf
-        cost = sum(min(c.estimate for c in group) for group in options)
-        self.best = min(self.best, cost)
-        for chosen in _cheapest(options):
-            if any(isinstance(n, Kernel) for c in chosen for n in c.nodes):
-                why = " | ".join(c.why for c in chosen)
-                self.found.append(_candidate(self.program, self.form, chosen, why))
-        return cost
 
 
 def _cheapest(options: list[tuple[Costed, ...]]) -> Iterator[tuple[Costed, ...]]:
@@ -172,60 +297,3 @@ def _cheapest(options: list[tuple[Costed, ...]]) -> Iterator[tuple[Costed, ...]]
                 yield tuple(
                     group[n] if g == h else options[h][best[h]] for h in range(len(options))
                 )
-
-
-def _candidate(program: Program, form: Form, chosen: tuple[Costed, ...], why: str) -> Candidate:
-    nodes: list[Kernel | LibraryCall] = []
-    sizes: dict[str, int] = {}
-    for costed in chosen:
-        known = dict(costed.sizes)
-        for node in costed.nodes:
-            if isinstance(node, Kernel):
-                place = len(nodes)
-                renamed = {
-                    s: s if s.startswith("S_") or place == 0 else f"{s}_{place}"
-                    for s in node.symbols
-                }
-                sizes |= {
-                    new: known.get(f"{node.name}.{old}", known.get(old, 0))
-                    for old, new in renamed.items()
-                }
-                node = _with_symbols(node, renamed)
-            nodes.append(node)
-    outputs = tuple(store.tensor for store in program.outputs)
-    sgraph = SGraph(program.name, program.inputs, tuple(nodes), outputs, program.compute)
-    total, floor = sum(c.estimate for c in chosen), sum(c.bound for c in chosen)
-    return Candidate(
-        sgraph, form.program, floor, total, tuple(sorted(sizes.items())), form.axioms, why
-    )
-
-
-def _with_symbols(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
-    """The kernel with its tile symbols renamed, so that every kernel of an sGraph has its own."""
-
-    def name(size: int | str) -> int | str:
-        return names.get(size, size) if isinstance(size, str) else size
-
-    def loop(one: Loop) -> Loop:
-        return replace(one, tile=name(one.tile), inner=tuple(map(loop, one.inner)))
-
-    grid = tuple(GridAxis(g.axis, name(g.tile)) for g in kernel.grid)
-    return replace(kernel, grid=grid, loops=tuple(map(loop, kernel.loops)))
-
-
-def _ranked(found: list[Candidate]) -> tuple[tuple[Candidate, ...], int]:
-    """The best of each kind of structure and form, at most `KEEP`, best estimate first; XLA's own
-    are always kept. Also how many were dropped.
-    """
-    distinct: dict[str, Candidate] = {}
-    for candidate in found:
-        old = distinct.get(candidate.sgraph.digest)
-        if old is None or candidate.estimate < old.estimate:
-            distinct[candidate.sgraph.digest] = candidate
-    order = sorted(distinct.values(), key=lambda c: (c.estimate, c.sgraph.digest))
-    kinds: dict[str, Candidate] = {}
-    for candidate in order:
-        kinds.setdefault(f"{candidate.why} {candidate.form.digest}", candidate)
-    best = {c.sgraph.digest for c in list(kinds.values())[:KEEP]}
-    kept = [c for c in order if c.sgraph.digest in best or not c.kernels]
-    return tuple(kept), len(order) - len(kept)

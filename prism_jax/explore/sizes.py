@@ -17,14 +17,17 @@ works on one matrix at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from prism_jax.device import Device
-from prism_jax.ir.forms import Form, Number, forms, is_product
-from prism_jax.ir.nodes import Axis, Pointwise, Reduce, Size
+from prism_jax.ir.counts import Number
+from prism_jax.ir.forms import Form, forms
+from prism_jax.ir.nodes import Axis, Node, Reduce
+from prism_jax.ir.product import product_of
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel
 
@@ -59,39 +62,35 @@ def batch_axes(kernel: Kernel) -> frozenset[Axis]:
     """Axes that both factors of a matrix product share without its being summed over them."""
     found: set[Axis] = set()
 
-    def product(body: object, summed: tuple[Axis, ...]) -> None:
-        if isinstance(body, Pointwise) and is_product(body):
-            a, b = (set(arg.axes_free) for arg in body.args)
-            found.update((a & b) - set(summed))
+    def product(monoid: str, body: Node, summed: tuple[Axis, ...]) -> None:
+        sides = product_of(monoid, body, summed)
+        if sides is not None:
+            found.update(sides.batch)
 
     for loop in kernel.all_loops:
         for acc in loop.accumulators:
-            if acc.monoid == "sum":
-                product(acc.summand, (loop.axis,))
+            product(acc.monoid, acc.summand, (loop.axis,))
     for node in walk(kernel.roots):
-        if isinstance(node, Reduce) and node.monoid == "sum":
-            product(node.body, node.axes)
+        if isinstance(node, Reduce):
+            product(node.monoid, node.body, node.axes)
     loops = {loop.axis for loop in kernel.all_loops}
     return frozenset(found - loops)
 
 
-def choices(kernel: Kernel, device: Device) -> dict[str, list[int]]:
-    """The values that each symbol may take."""
+def choices(
+    kernel: Kernel, device: Device, batch: frozenset[Axis], extent_of: Callable[[Axis], int]
+) -> dict[str, list[int]]:
+    """The values that each symbol may take; `batch` as `batch_axes` says."""
     found: dict[str, list[int]] = {}
-    batch = batch_axes(kernel)
-
-    def extent(size: Size) -> int:
-        return size if isinstance(size, int) else MAX_SPLIT
-
     for grid in kernel.grid:
         if isinstance(grid.tile, str):
-            top = min(largest_grid_tile(device), power_of_two(extent(grid.axis.size)))
+            top = min(largest_grid_tile(device), power_of_two(extent_of(grid.axis)))
             if grid.axis in batch:
                 top = 1
             found[grid.tile] = [1 << n for n in range(top.bit_length())]
     for loop in kernel.all_loops:
         if isinstance(loop.tile, str):
-            top = min(MAX_LOOP_TILE, power_of_two(extent(loop.axis.size)))
+            top = min(MAX_LOOP_TILE, power_of_two(extent_of(loop.axis)))
             start = min(MIN_LOOP_TILE, top)
             values = [1 << n for n in range(start.bit_length() - 1, top.bit_length())]
             known = found.get(loop.tile)
@@ -101,17 +100,26 @@ def choices(kernel: Kernel, device: Device) -> dict[str, list[int]]:
     return found
 
 
+def fitting(values: dict[str, list[int]], names: list[str], limit: int = 200_000) -> None:
+    """Drops the coarsest tiles of the longest lists until there are at most `limit` assignments."""
+    while math.prod(len(values[n]) for n in names) > limit:
+        longest = max(names, key=lambda n: len(values[n]))
+        values[longest] = values[longest][:-1]
+
+
 def table(kernel: Kernel, device: Device, limit: int = 200_000) -> Table:
     """Every legal assignment of the kernel's symbols, at most `limit` (the coarsest loop tiles are
     dropped first).
     """
-    values = choices(kernel, device)
+    values = choices(kernel, device, batch_axes(kernel), _own_extent)
     names = sorted(values)
-    while np.prod([len(values[n]) for n in names]) > limit:
-        longest = max(names, key=lambda n: len(values[n]))
-        values[longest] = values[longest][:-1]
+    fitting(values, names, limit)
     grids = np.meshgrid(*(np.array(values[n], np.int64) for n in names), indexing="ij")
     return {name: grid.reshape(-1) for name, grid in zip(names, grids, strict=True)}
+
+
+def _own_extent(axis: Axis) -> int:
+    return axis.size if isinstance(axis.size, int) else MAX_SPLIT
 
 
 def legal(form: Form, device: Device, rows: int) -> npt.NDArray[np.bool_]:
@@ -140,15 +148,4 @@ def _rows(form: Form, fits: npt.NDArray[np.bool_]) -> Form:
     def take(number: Number) -> Number:
         return np.broadcast_to(np.asarray(number, np.float64), fits.shape)[fits]
 
-    arithmetic: Mapping[object, Number] = {unit: take(n) for unit, n in form.arithmetic.items()}
-    return Form(
-        take(form.blocks),
-        take(form.steps),
-        take(form.loaded),
-        take(form.compulsory),
-        take(form.stored),
-        dict(arithmetic),
-        take(form.accumulators),
-        take(form.operands),
-        take(form.widest),
-    )
+    return form.map(take)

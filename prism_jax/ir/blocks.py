@@ -229,7 +229,6 @@ class _Run:
         if acc.depends:
             kept = self._only_live(acc, loop, kept, states)
         part = block.reduce(acc.monoid, (loop.axis,), acc.summand, env)
-        self._count(block, acc, env)
         return _State(block.combine(acc.monoid, sort, kept, part))
 
     def _only_live(

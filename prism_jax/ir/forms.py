@@ -1,9 +1,15 @@
 """Closed forms of a kernel: blocks, bytes, arithmetic, footprint, as functions of its size symbols.
 
-The same code runs on three kinds of numbers: Python integers, NumPy arrays (thousands of size
-assignments in one call) and sympy expressions (to print a form, or to reason about it). Counts are
-exact: a ragged last tile counts what it really holds, so an instrumented run of the instantiated
-sGraph counts the same bytes and operations.
+The same code runs on four kinds of numbers: Python integers, NumPy arrays (thousands of size
+assignments in one call), sympy expressions (to print a form, or to reason about it) and the
+recorded numbers of a tape (to repeat it at other sizes). Counts are exact: a ragged last tile
+counts what it really holds, so an instrumented run of the instantiated sGraph counts the same bytes
+and operations.
+
+What is counted: a term is computed once per block and step of the loops that it depends on; a
+matrix product (`ir.product`) is two operations per multiply-add, any other reduction one per
+element of its body, an accumulator's rescaling one per element and step. Axes that a reduction or
+a loop binds again inside the grid's own axis range over all their values, in every block.
 
 >>> from prism_jax.ir.nodes import Axis, Load, Pointwise, Reduce, Store, Tensor, at
 >>> from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, Loop
@@ -20,14 +26,16 @@ sGraph counts the same bytes and operations.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from prism_jax.ir.counts import Number, ceil_div, distinct, maximum, width
 from prism_jax.ir.nodes import (
     REAL,
     Axis,
     Carried,
+    Iota,
     Load,
     Node,
     Pointwise,
@@ -37,29 +45,8 @@ from prism_jax.ir.nodes import (
     Tensor,
 )
 from prism_jax.ir.ops import OPS
+from prism_jax.ir.product import product_of
 from prism_jax.ir.sgraph import Kernel, Loop
-
-Number = Any
-"""int, NumPy integer array, or sympy expression."""
-
-WIDTH = {"bool": 1, "bfloat16": 2}
-
-
-def width(dtype: str) -> int:
-    """Bytes of one element."""
-    if dtype in WIDTH:
-        return WIDTH[dtype]
-    digits = "".join(c for c in dtype.split("_")[0].split("e")[0] if c.isdigit())
-    return max(1, int(digits) // 8)
-
-
-def ceil_div(a: Number, b: Number) -> Number:
-    """a / b rounded up, for any kind of number."""
-    if hasattr(a, "free_symbols") or hasattr(b, "free_symbols"):
-        import sympy
-
-        return sympy.ceiling(sympy.sympify(a) / b)
-    return -(-a // b)
 
 
 @dataclass(frozen=True)
@@ -69,7 +56,8 @@ class Form:
     `loaded` is what all blocks read together (reloads by other blocks included), `compulsory` what
     must be read at least once. Units: ("dot", operand dtype) multiply-adds x 2; "other"; "special".
     `accumulators` (elements), `operands` (bytes loaded in one step) and `widest` (elements of the
-    largest intermediate tile) are one block's footprint.
+    largest intermediate tile) are one block's footprint. `masked`: a loop has an affine mask, so
+    that an emitter may skip steps: then `loaded` and `arithmetic` are no lower bounds.
     """
 
     blocks: Number
@@ -81,129 +69,226 @@ class Form:
     accumulators: Number = 0
     operands: Number = 0
     widest: Number = 0
+    masked: bool = False
+
+    def map(self, change: Callable[[Number], Number]) -> Form:
+        """The form with every number changed in the same way."""
+        names = ("blocks", "steps", "loaded", "compulsory", "stored")
+        footprint = ("accumulators", "operands", "widest")
+        first = [change(getattr(self, name)) for name in names]
+        work = {unit: change(count) for unit, count in self.arithmetic.items()}
+        return Form(*first, work, *(change(getattr(self, f)) for f in footprint), self.masked)
+
+
+Extent = Callable[[Axis], Number]
+Each = Callable[[Tensor], Number]
+Scope = frozenset[Axis]
+"""Axes of the grid or of a loop that a reduction inside the step binds again."""
+
+NOTHING: Scope = frozenset()
 
 
 class _Counter:
-    def __init__(self, kernel: Kernel, sizes: Mapping[str, Number]) -> None:
+    def __init__(
+        self, kernel: Kernel, sizes: Mapping[str, Number], extent: Extent | None, each: Each | None
+    ) -> None:
         self.sizes = sizes
+        self._extent, self._each = extent, each
+        self._executed: dict[object, Number] = {}
         self.grid = {g.axis: self.value(g.tile) for g in kernel.grid}
-        self.splits = {loop.split: loop for loop in kernel.all_loops if loop.split is not None}
+        self.split = next((q for q in kernel.all_loops if q.split is not None), None)
+        self.bindable = frozenset(self.grid) | {loop.axis for loop in kernel.all_loops}
         self.arithmetic: dict[Any, Number] = {}
         self.loaded: Number = 0
         self.operands: Number = 0
         self.widest: Number = 0
         self.touched: dict[Tensor, Number] = {}
+        self.seen: set[tuple[Node, int, Scope]] = set()
 
     def value(self, size: Size) -> Number:
         return self.sizes[size] if isinstance(size, str) else size
 
+    def extent(self, axis: Axis) -> Number:
+        """How many values an axis has."""
+        if self._extent is None or isinstance(axis.size, str):
+            return self.value(axis.size)
+        return self._extent(axis)
+
     def blocks(self, axis: Axis) -> Number:
-        return ceil_div(self.value(axis.size), self.grid[axis])
+        return ceil_div(self.extent(axis), self.grid[axis])
 
     def all_blocks(self) -> Number:
         return math.prod(self.blocks(a) for a in self.grid)
 
     def steps(self, loop: Loop) -> Number:
-        return ceil_div(self.value(loop.axis.size), self.value(loop.tile))
+        return ceil_div(self.extent(loop.axis), self.value(loop.tile))
 
-    def executed(self, axes: tuple[Axis, ...], loops: tuple[Loop, ...]) -> Number:
-        """How many elements of a node with these free axes are computed by all blocks together,
-        inside these loops.
+    def runs(self, loop: Loop) -> Number:
+        """The blocks of a split loop that have at least one step."""
+        assert loop.split is not None
+        steps = self.steps(loop)
+        return ceil_div(steps, ceil_div(steps, self.value(loop.split.size)))
+
+    def executed(
+        self, axes: tuple[Axis, ...], inside: tuple[Loop, ...], around: tuple[Loop, ...] = (),
+        scope: Scope = NOTHING,
+    ) -> Number:  # fmt: skip
+        """How many elements of a node with these free axes are computed by all blocks together, if
+        it depends on the loops `inside` and is needed within the loops `around`.
         """
+        key = (axes, id(inside[-1]) if inside else 0, id(around[-1]) if around else 0, scope)
+        if key not in self._executed:
+            self._executed[key] = self._multiply(axes, inside, around, scope)
+        return self._executed[key]
+
+    def _multiply(
+        self, axes: tuple[Axis, ...], inside: tuple[Loop, ...], around: tuple[Loop, ...],
+        scope: Scope,
+    ) -> Number:  # fmt: skip
         total: Number = 1
-        split_here = {loop.split for loop in loops}
+        looped = {loop.axis: loop for loop in inside}
+        split = next((loop for loop in around if loop is self.split), None)
         for axis in self.grid:
-            if axis in split_here:
-                continue  # its blocks share the loop's steps
-            total = total * (self.value(axis.size) if axis in axes else self.blocks(axis))
-        for loop in loops:
-            total = total * (self.value(loop.axis.size) if loop.axis in axes else self.steps(loop))
-        looped = {loop.axis for loop in loops}
+            if split is not None and axis == split.split:
+                if all(
+                    loop is not split for loop in inside
+                ):  # else its blocks share the loop's steps
+                    total = total * self.runs(split)
+            elif axis in axes and axis not in scope and axis not in looped:
+                total = total * self.extent(axis)
+            else:
+                total = total * self.blocks(axis)
+        for axis, loop in looped.items():
+            bound = axis in axes and axis not in scope
+            total = total * (self.extent(axis) if bound else self.steps(loop))
         for axis in axes:
-            if axis not in self.grid and axis not in looped:
-                total = total * self.value(axis.size)
+            if axis in scope or (axis not in self.grid and axis not in looped):
+                total = total * self.extent(axis)
         return total
 
-    def tile(self, axes: tuple[Axis, ...], loops: tuple[Loop, ...]) -> Number:
+    def tile(self, axes: tuple[Axis, ...], loops: tuple[Loop, ...], scope: Scope) -> Number:
         """Elements of one block's tile of a node."""
         looped = {loop.axis: self.value(loop.tile) for loop in loops}
-        return math.prod(self.grid.get(a, looped.get(a, self.value(a.size))) for a in axes)
+        total: Number = 1
+        for axis in axes:
+            part = None if axis in scope else looped.get(axis, self.grid.get(axis))
+            total = total * (self.extent(axis) if part is None else part)
+        return total
 
-    def count(
-        self, root: Node, loops: tuple[Loop, ...], seen: set[tuple[Node, tuple[Loop, ...]]]
-    ) -> None:
-        varying = {loop.axis: n for n, loop in enumerate(loops)}
-        memo: dict[Node, int] = {}
+    def count(self, root: Node, loops: tuple[Loop, ...], scope: Scope = NOTHING) -> None:
+        """Counts a term that is needed in every step of these loops, and all that it is made of."""
+        memo: dict[tuple[Node, Scope], int] = {}
 
-        def depth(node: Node) -> int:
+        def depth(node: Node, scope: Scope) -> int:
             """How many of the loops a node must be computed inside: 0 for one that is hoisted out
             of all.
             """
-            if node in memo:
-                return memo[node]
+            key = (node, scope)
+            if key in memo:
+                return memo[key]
             if isinstance(node, Carried):
                 found = max(
                     (n + 1 for n, lp in enumerate(loops) if _carries(lp, node.accumulator)),
                     default=0,
                 )
             else:
+                inner = self.within(node, scope)
                 below = node.index_nodes if isinstance(node, Load) else node.children
-                found = max((depth(c) for c in below), default=0)
-                own = (*node.axes_free, *(node.axes if isinstance(node, Reduce) else ()))
-                found = max([found, *(varying[a] + 1 for a in own if a in varying)])
-            memo[node] = found
+                found = max((depth(c, inner) for c in below), default=0)
+            for n, loop in enumerate(loops):
+                if loop.axis in node.axes_free and loop.axis not in scope:
+                    found = max(found, n + 1)
+            memo[key] = found
             return found
 
-        stack = [root]
+        stack = [(root, scope)]
         while stack:
-            node = stack.pop()
-            inside = loops[: depth(node)]
-            if (node, inside) in seen:
+            node, scope = stack.pop()
+            scope = scope.intersection(node.axes_free)
+            inside = loops[: depth(node, scope)]
+            key = (node, id(inside[-1]) if inside else 0, scope)  # a loop stands for its outer ones
+            if key in self.seen:
                 continue
-            seen.add((node, inside))
-            stack.extend(node.index_nodes if isinstance(node, Load) else self.operate(node, inside))
-            self.widest = _maximum(self.widest, self.tile(node.axes_free, inside))
+            self.seen.add(key)
             if isinstance(node, Load):
-                elements = self.executed(node.axes_free, inside)
-                self.loaded = self.loaded + elements * width(node.tensor.dtype)
-                whole = math.prod(self.value(s) for s in node.tensor.shape)
-                once = math.prod(self.value(a.size) for a in node.axes_free)
-                old, best = self.touched.get(node.tensor, 0), _minimum(whole, once)
-                self.touched[node.tensor] = _maximum(old, best)
-                if inside:
-                    self.operands = self.operands + self.tile(node.axes_free, inside) * width(
-                        node.tensor.dtype
-                    )
+                self.read(node, inside, loops, scope)
+                below = node.index_nodes
+            else:
+                below = self.operate(node, inside, loops, scope)
+            inner = self.within(node, scope)
+            stack.extend((child, inner) for child in below)
+            self.widest = maximum(self.widest, self.tile(node.axes_free, inside, scope))
 
-    def operate(self, node: Node, inside: tuple[Loop, ...]) -> tuple[Node, ...]:
+    def within(self, node: Node, scope: Scope) -> Scope:
+        """The scope of a node's operands."""
+        if isinstance(node, Reduce):
+            again = self.bindable.intersection(node.axes)
+            return scope | again if again else scope
+        return scope
+
+    def read(
+        self, node: Load, inside: tuple[Loop, ...], around: tuple[Loop, ...], scope: Scope
+    ) -> None:
+        each = self.bytes_of(node.tensor)
+        elements = self.executed(node.axes_free, inside, around, scope)
+        self.loaded = self.loaded + elements * each
+        least = distinct(node, self.extent)
+        old = self.touched.get(node.tensor)
+        self.touched[node.tensor] = least if old is None else maximum(old, least)
+        if inside:
+            self.operands = self.operands + self.tile(node.axes_free, inside, scope) * each
+
+    def bytes_of(self, tensor: Tensor) -> Number:
+        """Bytes of one element of a tensor."""
+        return width(tensor.dtype) if self._each is None else self._each(tensor)
+
+    def operate(
+        self, node: Node, inside: tuple[Loop, ...], around: tuple[Loop, ...], scope: Scope
+    ) -> tuple[Node, ...]:
         """Counts a node's own arithmetic; returns the operands still to be visited."""
         if isinstance(node, Pointwise):
             cost = OPS[node.op].cost
             if node.sort == REAL or cost != "free":
                 unit = "special" if cost == "special" else "other"
-                elements = self.executed(node.axes_free, inside)
+                elements = self.executed(node.axes_free, inside, around, scope)
                 self.add(unit, elements, 8 if cost == "slow" else 1)
         elif isinstance(node, Reduce):
-            return self.combine(
-                node.monoid, node.body, self.executed(node.body.axes_free, inside), node.precision
-            )
+            inner = self.within(node, scope)
+
+            def executed(axes: tuple[Axis, ...]) -> Number:
+                return self.executed(axes, inside, around, inner)
+
+            return self.combine(node.monoid, node.body, node.axes, executed, node.precision)
         return node.children
 
     def combine(
-        self, monoid: str, body: Node, elements: Number, precision: Any
-    ) -> tuple[Node, ...]:
-        """A reduction's own work: a product of two terms with axes of their own is a matrix
-        product.
-        """
-        if monoid == "sum" and is_product(body):
-            assert isinstance(body, Pointwise)
-            self.add(("dot", precision.operand if precision else "float32"), elements, 2)
-            return body.args
-        self.add("other", elements, 1)
-        return (body,)
+        self, monoid: str, body: Node, summed: tuple[Axis, ...],
+        executed: Callable[[tuple[Axis, ...]], Number], precision: Any,
+    ) -> tuple[Node, ...]:  # fmt: skip
+        """A reduction's own work, and the terms that it is made of."""
+        product = product_of(monoid, body, summed)
+        if product is None:
+            self.add("other", executed(_union(body.axes_free, summed)), 1)
+            return (body,)
+        every = _union(*(f.axes_free for f in (*product.left, *product.right)), summed)
+        self.add(("dot", precision.operand if precision else "float32"), executed(every), 2)
+        for side in (product.left, product.right):
+            axes = side[0].axes_free
+            for factor in side[1:]:
+                axes = _union(axes, factor.axes_free)
+                self.add("other", executed(axes), 1)
+        kept = tuple(a for a in every if a not in summed)
+        for factor in product.rest:
+            kept = _union(kept, factor.axes_free)
+            self.add("other", executed(kept), 1)
+        return (*product.left, *product.right, *product.rest)
 
     def add(self, unit: Any, elements: Number, each: int) -> None:
         self.arithmetic[unit] = self.arithmetic.get(unit, 0) + elements * each
+
+
+def _union(*groups: tuple[Axis, ...]) -> tuple[Axis, ...]:
+    return tuple(dict.fromkeys(axis for group in groups for axis in group))
 
 
 def _carries(loop: Loop, accumulator: str) -> bool:
@@ -212,47 +297,27 @@ def _carries(loop: Loop, accumulator: str) -> bool:
     return any(a.name == accumulator for a in (*loop.accumulators, *inner))
 
 
-def is_product(body: Node) -> bool:
-    """Whether a summand is a product whose two factors each have an axis that the other lacks: what
-    `tl.dot` computes.
-    """
-    if not (isinstance(body, Pointwise) and body.op == "mul" and body.sort == REAL):
-        return False
-    a, b = (set(arg.axes_free) for arg in body.args)
-    return bool(a - b) and bool(b - a)
-
-
-def _minimum(a: Number, b: Number) -> Number:
-    if hasattr(a, "free_symbols") or hasattr(b, "free_symbols"):
-        import sympy
-
-        return sympy.Min(a, b)
-    if isinstance(a, int) and isinstance(b, int):
-        return min(a, b)
-    import numpy as np
-
-    return np.minimum(a, b)
-
-
-def _maximum(a: Number, b: Number) -> Number:
-    return -_minimum(-a, -b)
-
-
-def forms(kernel: Kernel, sizes: Mapping[str, Number]) -> Form:
+def forms(
+    kernel: Kernel,
+    sizes: Mapping[str, Number],
+    extent: Extent | None = None,
+    each: Each | None = None,
+) -> Form:
     """The closed forms of a kernel; `sizes` maps every size symbol to a number (or to a sympy
-    symbol).
+    symbol). `extent` and `each` stand in for the sizes of axes and the bytes of a tensor's element
+    that the kernel states itself.
     """
-    counter = _Counter(kernel, sizes)
-    seen: set[tuple[Node, tuple[Loop, ...]]] = set()
+    counter = _Counter(kernel, sizes, extent, each)
     stored: Number = 0
     accumulated: Number = 0
 
     def store(stores: tuple[Store, ...], loops: tuple[Loop, ...]) -> None:
         nonlocal stored
         for one in stores:
-            counter.count(one.value, loops, seen)
-            axes = tuple(dict.fromkeys(a for index in one.index for a in index.axes_free))
-            stored = stored + counter.executed(axes, loops) * width(one.tensor.dtype)
+            counter.count(one.value, loops)
+            axes = _union(*(index.axes_free for index in one.index))
+            each = counter.bytes_of(one.tensor)
+            stored = stored + counter.executed(axes, loops, loops) * each
 
     def loop_through(loops: tuple[Loop, ...], around: tuple[Loop, ...]) -> None:
         nonlocal accumulated
@@ -260,23 +325,44 @@ def forms(kernel: Kernel, sizes: Mapping[str, Number]) -> Form:
             here = (*around, loop)
             loop_through(loop.inner, here)
             for acc in loop.accumulators:
-                elements = counter.executed((*acc.axes, loop.axis), here)
-                for operand in counter.combine(acc.monoid, acc.summand, elements, acc.precision):
-                    counter.count(operand, here, seen)
+
+                def executed(axes: tuple[Axis, ...], here: tuple[Loop, ...] = here) -> Number:
+                    return counter.executed(axes, here, here)
+
+                own = (loop.axis,)
+                for operand in counter.combine(
+                    acc.monoid, acc.summand, own, executed, acc.precision
+                ):
+                    counter.count(operand, here)
                 if acc.rescale is not None:
-                    counter.count(acc.rescale, here, seen)
-                    counter.add("other", counter.executed(acc.axes, here), 1)
-                accumulated = accumulated + counter.tile(acc.axes, here)
+                    counter.count(acc.rescale, here)
+                    counter.add("other", counter.executed(acc.axes, here, here), 1)
+                accumulated = accumulated + counter.tile(acc.axes, here, NOTHING)
             store(loop.stores, here)
 
+    store(kernel.stores, ())  # first: what an epilogue needs, every block computes
     loop_through(kernel.loops, ())
-    store(kernel.stores, ())
     compulsory: Number = 0
     for tensor, elements in counter.touched.items():
-        compulsory = compulsory + elements * width(tensor.dtype)
+        compulsory = compulsory + elements * counter.bytes_of(tensor)
     steps: Number = 0
     for loop in kernel.loops:
         shared = counter.value(loop.split.size) if loop.split is not None else 1
         steps = steps + ceil_div(counter.steps(loop), shared)
+    masked = any(_masked(a.summand) for loop in kernel.all_loops for a in loop.accumulators)
     return Form(counter.all_blocks(), steps, counter.loaded, compulsory, stored, counter.arithmetic,
-                accumulated, counter.operands, counter.widest)  # fmt: skip
+                accumulated, counter.operands, counter.widest, masked)  # fmt: skip
+
+
+def _masked(summand: Node) -> bool:
+    """Whether a summand selects by a condition over the values of axes."""
+    stack, seen = [summand], set[Node]()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, Iota):
+            return True
+        stack.extend(node.children)
+    return False

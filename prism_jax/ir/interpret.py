@@ -31,6 +31,8 @@ from prism_jax.ir.nodes import (
     Size,
 )
 from prism_jax.ir.ops import OPS
+from prism_jax.ir.product import factors as factors_of
+from prism_jax.ir.product import product_of
 from prism_jax.ir.values import (
     Array,
     Binding,
@@ -267,6 +269,9 @@ class Interpreter:
 
     def _reduce(self, monoid: str, axes: tuple[Axis, ...], body: Node, env: Env) -> Named:
         factors = _factors(body, axes) if self._is_contraction(monoid, body) else [body]
+        product = None if self.counter is None else product_of(monoid, body, axes)
+        if self.counter is not None and product is None:
+            factors = [body]  # counted as it would be executed: the product's elements, then a sum
         piece = self._pieces(factors, axes, env)
         if piece is not None:
             axis, length = piece
@@ -281,10 +286,10 @@ class Interpreter:
             return total
         labels = tuple(self.bound(a, env).label for a in axes)
         if self.counter is not None:
-            kind = "contraction" if len(factors) > 1 else "reduction"
-            self.counter.count(
-                kind, self.elements(union([body.axes_free, axes]), env) * len(factors)
-            )
+            if product is None:
+                self.counter.count("reduction", self.elements(union([body.axes_free, axes]), env))
+            else:
+                self.counter.product(product, axes, lambda own: self.elements(own, env))
         if len(factors) > 1:
             values = [self.value(f, env) for f in factors]
             values = [self._with_labels(values[0], axes, values[1:], env), *values[1:]]
@@ -340,11 +345,13 @@ class Interpreter:
     def reduce_arg(self, monoid: str, axis: Axis, body: Node, env: Env) -> tuple[Named, Named]:
         """The best bound value of an axis, and the first place where it stands (NaN is best)."""
         binding = self.bound(axis, env)
+        if self.counter is not None:
+            self.counter.count("reduction", self.elements(union([body.axes_free, [axis]]), env))
         others = [a for a in body.axes_free if a != axis]
         length = max(1, self.budget // max(1, self.elements(others, env)))
         result: tuple[Named, Named] | None = None
         for start in range(0, len(binding), length):
-            part = _part(binding, start, length)
+            part = binding if length >= len(binding) else _part(binding, start, length)
             value = self._with_labels(
                 self.value(body, {**env, axis: part}), [axis], [], {**env, axis: part}
             )
@@ -382,18 +389,7 @@ def _operands(node: Node) -> tuple[Node, ...]:
 
 def _factors(body: Node, axes: Sequence[Axis]) -> list[Node]:
     """The factors of a product. A product that no reduced axis enters is one factor."""
-    found: list[Node] = []
-    stack = [body]
-    while stack:
-        node = stack.pop()
-        if (
-            isinstance(node, Pointwise)
-            and node.op == "mul"
-            and any(a in axes for a in node.axes_free)
-        ):
-            stack.extend(reversed(node.args))
-        else:
-            found.append(node)
+    found = list(factors_of(body, frozenset(axes)))
     if len({f.axes_free for f in found}) == 1:
         return [body]  # all over the same axes: an ordinary sum of an elementwise product
     return found

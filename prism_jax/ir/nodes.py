@@ -112,7 +112,7 @@ class Index:
             return term if isinstance(term, Axis) else None
         return None
 
-    @property
+    @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """The integer nodes in this index."""
         return tuple(t for t, _ in self.terms if isinstance(t, Node))
@@ -271,7 +271,7 @@ class Load(Node):
         indices = (*self.index, *(g.index for g in self.guard))
         return _union(index.axes_free for index in indices)
 
-    @property
+    @cached_property
     def index_nodes(self) -> tuple[Node, ...]:
         """The integer nodes used as indices."""
         indices = (*self.index, *(g.index for g in self.guard))

@@ -33,9 +33,15 @@ def rebuild(node: Node, child: Callable[[Node], Node]) -> Node:
     """The same node over `child(operand)` for every operand, index nodes included."""
     match node:
         case Pointwise():
-            return Pointwise(node.op, tuple(child(a) for a in node.args), node.parameter)
+            args = tuple(child(a) for a in node.args)
+            if all(new is old for new, old in zip(args, node.args, strict=True)):
+                return node
+            return Pointwise(node.op, args, node.parameter)
         case Reduce():
-            return Reduce(node.monoid, node.axes, child(node.body), node.precision, node.index_sort)
+            body = child(node.body)
+            if body is node.body:
+                return node
+            return Reduce(node.monoid, node.axes, body, node.precision, node.index_sort)
         case Load() if node.index_nodes:
             index = tuple(_map_nodes(i, child) for i in node.index)
             guard = tuple(Within(_map_nodes(g.index, child), g.low, g.high) for g in node.guard)

@@ -3,7 +3,9 @@
 Kernel level: a sequence of kernels and library calls that hand tensors on. Block level: what one
 kernel does, as a prologue, consecutive loops with accumulators, and an epilogue. Which axis is
 split by which parallel dimension is the *mapping*: an axis of `Kernel.grid` is split over blocks,
-an axis of a `Loop` over its steps, every other axis of the kernel is *held* whole by a block. Tile
+an axis of a `Loop` over its steps, every other axis of the kernel is *held* whole by a block. A
+loop may run over an axis that the grid splits too (a softmax that is written out needs its whole
+row): inside the loop the axis takes all its values, in every block, outside it the block's. Tile
 and split sizes are symbols (strings) until `instantiate` gives them numbers; a size that does not
 divide its axis leaves a ragged last tile, which contributes nothing.
 
@@ -135,9 +137,9 @@ class Kernel:
         found: set[Size] = {g.tile for g in self.grid} | {g.axis.size for g in self.grid}
         found |= {loop.tile for loop in self.all_loops}
         for node in walk(self.roots):
-            found |= {
-                a.size for a in (*node.axes_free, *(node.axes if isinstance(node, Reduce) else ()))
-            }
+            found.update(a.size for a in node.axes_free if isinstance(a.size, str))
+            if isinstance(node, Reduce):
+                found.update(a.size for a in node.axes if isinstance(a.size, str))
         return tuple(sorted(s for s in found if isinstance(s, str)))
 
     def mapping(self) -> dict[tuple[str, str], int]:

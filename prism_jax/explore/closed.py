@@ -1,0 +1,167 @@
+"""A kernel's closed forms, recorded once: evaluated at any sizes, on all its tiles, in one pass.
+
+In: a kernel. Out: a `Closed`, whose `at` gives times for every legal assignment of its size
+symbols, on a device, at the sizes of the kernel's own axes or at others (`Sizes`). Nothing of the
+kernel is walked again: this is what makes a second shape cheap.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from prism_jax.device import Device
+from prism_jax.explore.bounds import bound, estimate
+from prism_jax.explore.sizes import MAX_SPLIT, Table, batch_axes, choices, fitting, legal
+from prism_jax.ir.counts import Number, width
+from prism_jax.ir.forms import Form, forms
+from prism_jax.ir.nodes import Axis, Precision, Tensor
+from prism_jax.ir.sgraph import Kernel
+from prism_jax.ir.tape import Tape
+
+Column = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Other sizes than a program states: of axes by name, bytes of an element and the number of
+    elements of tensors by name, and dtypes of products. Empty: its own.
+
+    A primed axis (made by renaming) has the size of the axis it comes from.
+    """
+
+    axes: Mapping[str, int] = field(default_factory=dict[str, int])
+    bytes: Mapping[str, int] = field(default_factory=dict[str, int])
+    whole: Mapping[str, int] = field(default_factory=dict[str, int])
+    precisions: Mapping[Precision, Precision] = field(default_factory=dict[Precision, Precision])
+
+    def extent(self, axis: Axis) -> int:
+        """The size of an axis here; of an axis that a split made, the most parts."""
+        name = axis.name
+        while name not in self.axes and name.endswith("'"):
+            name = name[:-1]
+        own = axis.size if isinstance(axis.size, int) else MAX_SPLIT
+        return self.axes.get(name, own) if isinstance(axis.size, int) else own
+
+    def each(self, tensor: Tensor) -> int:
+        """Bytes of one element of a tensor here."""
+        return self.bytes.get(tensor.name, width(tensor.dtype))
+
+    def elements(self, tensor: Tensor) -> int | None:
+        """Elements of a tensor; None where that is not known here."""
+        if not self.axes:
+            return math.prod(s for s in tensor.shape if isinstance(s, int))
+        return self.whole.get(tensor.name)
+
+    def operand(self, dtype: str) -> str:
+        """The dtype that operands of products have here."""
+        changed = {old.operand: new.operand for old, new in self.precisions.items()}
+        return changed.get(dtype, dtype)
+
+
+OWN = Sizes()
+
+
+@dataclass(frozen=True)
+class Times:
+    """Every legal assignment of a kernel's symbols, with its bound and its estimate in seconds."""
+
+    table: Table
+    bounds: Column
+    estimates: Column
+
+    def __len__(self) -> int:
+        return len(self.estimates)
+
+
+class Closed:
+    """The closed forms of one kernel."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._memo: dict[tuple[int, Device], Times] = {}
+        self._asked = 0
+
+    @cached_property
+    def _recorded(self) -> tuple[Tape, Form, dict[str, Axis], dict[str, Tensor]]:
+        tape, axes, tensors = Tape(), dict[str, Axis](), dict[str, Tensor]()
+
+        def extent(axis: Axis) -> Number:
+            axes[axis.name] = axis
+            return tape.symbol(f"axis {axis.name}")
+
+        def each(tensor: Tensor) -> Number:
+            tensors[tensor.name] = tensor
+            return tape.symbol(f"bytes {tensor.name}")
+
+        symbols = {s: tape.symbol(s) for s in self.kernel.symbols}
+        return tape, forms(self.kernel, symbols, extent, each), axes, tensors
+
+    @cached_property
+    def _batch(self) -> frozenset[Axis]:
+        return batch_axes(self.kernel)
+
+    def form(self, symbols: Mapping[str, Number], sizes: Sizes = OWN) -> Form:
+        """The closed forms at these numbers."""
+        if sizes is OWN:
+            return forms(self.kernel, symbols)
+        self._asked += 1
+        if self._asked == 1:  # recording pays from the second time on
+            found = forms(self.kernel, symbols, sizes.extent, sizes.each)
+        else:
+            tape, form, axes, tensors = self._recorded
+            numbers: dict[str, Number] = dict(symbols)
+            numbers |= {f"axis {name}": sizes.extent(axis) for name, axis in axes.items()}
+            numbers |= {f"bytes {name}": sizes.each(tensor) for name, tensor in tensors.items()}
+            wanted: list[Number] = []
+            form.map(lambda n: wanted.append(n) or n)
+            known = iter(tape.run(numbers, wanted))
+            found = form.map(lambda _: next(known))
+        if sizes.precisions:
+            work = list(found.arithmetic.items())
+            found.arithmetic.clear()
+            for unit, count in work:
+                unit = ("dot", sizes.operand(unit[1])) if isinstance(unit, tuple) else unit
+                found.arithmetic[unit] = found.arithmetic.get(unit, 0) + count
+        return found
+
+    def at(self, device: Device, sizes: Sizes = OWN) -> Times:
+        """Times of all legal assignments, at most one evaluation per device and sizes."""
+        key = (id(sizes), device)
+        if key not in self._memo:
+            self._memo = {key: self._times(device, sizes)}  # the last sizes only: tables are large
+        return self._memo[key]
+
+    def _times(self, device: Device, sizes: Sizes) -> Times:
+        values = choices(self.kernel, device, self._batch, sizes.extent)
+        names, columns = sorted(values), dict[str, npt.NDArray[np.int64]]()
+        fitting(values, names)
+        lengths = tuple(len(values[n]) for n in names)
+        for name, place in zip(names, _places(lengths), strict=True):
+            columns[name] = np.array(values[name], np.int64)[place]
+        rows = math.prod(lengths)
+        form = self.form(columns, sizes)
+        fits = legal(form, device, rows)
+        kept = np.flatnonzero(fits)
+
+        def take(number: Number) -> Column:
+            return np.broadcast_to(np.asarray(number, np.float64), fits.shape)[kept]
+
+        small = form.map(take)
+        table = {name: column[kept] for name, column in columns.items()}
+        if not len(kept):
+            return Times(table, np.zeros(0), np.zeros(0))
+        return Times(table, bound(small, device), estimate(small, device))
+
+
+@functools.lru_cache(maxsize=64)
+def _places(lengths: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], ...]:
+    """The positions of every combination of values, one row per symbol."""
+    grids = np.indices(lengths).reshape(len(lengths), math.prod(lengths))
+    return tuple(grids)

@@ -1,0 +1,193 @@
+"""The kernel level: which tensors are written to memory, and which of them one kernel writes.
+
+A *partition* of a form is a set of its reductions that are materialised. Every materialised
+reduction and every output is a target; targets that may run side by side, share an operand and
+whose grids match are grouped, so that one kernel may write them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from prism_jax.ir.nodes import REAL, Axis, Load, Node, Reduce, Store, Tensor, at
+from prism_jax.ir.program import Program, walk
+from prism_jax.ir.rewrite import canonical, rebuild, rename_store
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tensor to be written: an output, or a materialised reduction."""
+
+    store: Store
+    needs: tuple[str, ...]
+
+
+@dataclass
+class Names:
+    """What stays the same over the partitions of all forms of one search.
+
+    `tensors`: the name of the tensor that a canonical reduction is kept in, so that equal kernels
+    are equal; `equal`: pairs of axes whose sizes were compared, and the answer.
+    """
+
+    compute: str
+    tensors: dict[Node, str] = field(default_factory=dict[Node, str])
+    keys: dict[Node, tuple[Node, tuple[Axis, ...]]] = field(
+        default_factory=dict[Node, tuple[Node, tuple[Axis, ...]]]
+    )
+    equal: dict[tuple[str, str], bool] = field(default_factory=dict[tuple[str, str], bool])
+
+    def canonical(self, node: Node) -> tuple[Node, tuple[Axis, ...]]:
+        """`ir.rewrite.canonical`, remembered."""
+        if node not in self.keys:
+            self.keys[node] = canonical(node)
+        return self.keys[node]
+
+    def same_size(self, a: Axis, b: Axis) -> bool:
+        """Whether two axes have one size; the answer is recorded."""
+        if a.name != b.name:
+            pair = (min(a.name, b.name), max(a.name, b.name))
+            self.equal[pair] = a.size == b.size
+        return a.size == b.size
+
+
+def reductions(program: Program, names: Names) -> tuple[Node, ...]:
+    """The reductions that may be materialised, as canonical terms: one for each tensor, in program
+    order.
+    """
+    found = (names.canonical(n)[0] for n in program.nodes if isinstance(n, Reduce))
+    return tuple(dict.fromkeys(found))
+
+
+def targets(program: Program, materialised: frozenset[Node], names: Names) -> tuple[Target, ...]:
+    """The stores of a partition in execution order; `materialised` holds canonical reductions."""
+    tensors: dict[Node, Tensor] = {}
+    made: list[Target] = []
+    memo: dict[Node, Node] = {}
+
+    def visit(node: Node) -> Node:
+        if node not in memo:
+            if isinstance(node, Reduce):
+                key, axes = names.canonical(node)
+                if key in materialised:
+                    memo[node] = load(node, key, axes)
+                    return memo[node]
+            memo[node] = rebuild(node, visit)
+        return memo[node]
+
+    def load(node: Reduce, key: Node, axes: tuple[Axis, ...]) -> Node:
+        if key not in tensors:
+            value = Reduce(
+                node.monoid, node.axes, visit(node.body), node.precision, node.index_sort
+            )
+            dtype = _kept_dtype(node, names.compute)
+            name = names.tensors.setdefault(key, f"t{len(names.tensors)}")
+            tensors[key] = Tensor(name, tuple(a.size for a in axes), dtype)
+            made.append(_target(Store(tensors[key], tuple(at(a) for a in axes), value)))
+        return Load(tensors[key], tuple(at(a) for a in axes))
+
+    for store in program.outputs:
+        made.append(_target(Store(store.tensor, store.index, visit(store.value))))
+    return tuple(made)
+
+
+def _kept_dtype(node: Reduce, compute: str) -> str:
+    """What a materialised reduction is kept in: what the user's own equation rounds it to."""
+    if node.sort != REAL:
+        return node.sort
+    return node.precision.result if node.precision is not None else compute
+
+
+def _target(store: Store) -> Target:
+    names = dict.fromkeys(n.tensor.name for n in walk([store.value]) if isinstance(n, Load))
+    return Target(store, tuple(names))
+
+
+def groups(program: Program, made: tuple[Target, ...], names: Names) -> list[tuple[Store, ...]]:
+    """Targets grouped into kernels: side by side, sharing an operand, with grids that match.
+    Execution order is kept.
+    """
+    level: dict[str, int] = {t.name: 0 for t in program.inputs}
+    outputs = {store.tensor for store in program.outputs}
+    found: list[tuple[int, list[Store]]] = []
+    for target in made:
+        depth = max((level.get(n, 0) for n in target.needs), default=0)
+        level[target.store.tensor.name] = depth + 1
+        for at_depth, group in found:
+            if at_depth != depth:
+                continue
+            both = group[0].tensor in outputs and target.store.tensor in outputs
+            renamed = _alike(group[0], target.store, names, both)
+            if renamed is not None:
+                group.append(renamed)
+                break
+        else:
+            found.append((depth, [target.store]))
+    found.sort(key=lambda item: item[0])
+    return [tuple(group) for _, group in found]
+
+
+def _alike(first: Store, other: Store, names: Names, outputs: bool) -> Store | None:
+    """`other` with its axes renamed to those of the first store, if one kernel may write both: they
+    share an operand and at least one axis of the grid.
+
+    Stores of one shape match dimension by dimension; else, of two outputs, axes are matched by the
+    dimensions of shared operands that they index (an output and its row's log-sum-exp). What is
+    materialised for later kernels is so in order to have a grid of its own.
+    """
+    read = {n.tensor for n in walk([first.value]) if isinstance(n, Load)}
+    if not any(isinstance(n, Load) and n.tensor in read for n in walk([other.value])):
+        return None
+    pairs = _by_position(first, other, names)
+    if pairs is None and outputs:
+        pairs = _by_operands(first, other, names)
+    if not pairs:
+        return None
+    bound_in_other = {a for n in walk([other.value]) if isinstance(n, Reduce) for a in n.axes}
+    if bound_in_other & set(pairs.values()) - set(pairs):
+        return None
+    return rename_store(other, pairs)
+
+
+def _by_position(first: Store, other: Store, names: Names) -> dict[Axis, Axis] | None:
+    if len(first.index) != len(other.index):
+        return None
+    pairs: dict[Axis, Axis] = {}
+    for a, b in zip(first.index, other.index, strict=True):
+        if a.axis is None or b.axis is None or not names.same_size(a.axis, b.axis):
+            return None
+        pairs[b.axis] = a.axis
+    return pairs
+
+
+def _by_operands(first: Store, other: Store, names: Names) -> dict[Axis, Axis] | None:
+    """Axes of the other store to axes of the first one, by dimensions of shared operands; None
+    where they cannot be told apart, or where the stores share no reduction: then two kernels do no
+    work twice, and each has the grid that suits it.
+    """
+    stored = {a for i in first.index if (a := i.axis) is not None}
+    theirs = {a for i in other.index if (a := i.axis) is not None}
+    if len(theirs) != len(other.index) or len(stored) != len(first.index):
+        return None
+    where: dict[tuple[str, int], set[Axis]] = {}
+    for node in walk([first.value]):
+        if isinstance(node, Load):
+            for n, index in enumerate(node.index):
+                if index.axis in stored:
+                    where.setdefault((node.tensor.name, n), set()).add(index.axis)
+    pairs: dict[Axis, Axis] = {}
+    for node in walk([other.value]):
+        if isinstance(node, Load):
+            for n, index in enumerate(node.index):
+                known = where.get((node.tensor.name, n), set[Axis]())
+                if index.axis in theirs and len(known) == 1:
+                    pairs.setdefault(index.axis, next(iter(known)))
+    mine = {names.canonical(n)[0] for n in walk([first.value]) if isinstance(n, Reduce)}
+    if not any(names.canonical(n)[0] in mine for n in walk([other.value]) if isinstance(n, Reduce)):
+        return None
+    same = all(names.same_size(a, b) for a, b in pairs.items())
+    if not pairs or not same or len(set(pairs.values())) < len(pairs):
+        return None
+    if (theirs - set(pairs)) & stored:  # an axis of both that means something else in each
+        return None
+    return pairs
