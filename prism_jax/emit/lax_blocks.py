@@ -16,20 +16,18 @@ One class in one file: names, scopes and carried values are the state of all its
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from prism_jax.emit import array_access, array_dot, cuts
+from prism_jax.emit import array_access, cuts, idle, lax_steps
 from prism_jax.emit.array_terms import Env, Range, Terms, Value, number_text
 from prism_jax.emit.concrete import concrete
 from prism_jax.emit.jnp import RESERVED, ArrayFunction, axis_order, emit_call
 from prism_jax.emit.names import Names
-from prism_jax.emit.product import factors
 from prism_jax.emit.scopes import Scope, fitted, load_function
-from prism_jax.ir.nodes import REAL, Axis, Carried, Store, Tensor
+from prism_jax.ir.nodes import REAL, Axis, Store, Tensor
 from prism_jax.ir.ops import MONOIDS
-from prism_jax.ir.program import walk
-from prism_jax.ir.sgraph import Accumulator, Kernel, Loop, SGraph
+from prism_jax.ir.sgraph import Kernel, Loop, SGraph
 
 __all__ = ["emit", "emit_kernel"]
 
@@ -37,7 +35,7 @@ HEADER = "import jax.numpy as jnp\nimport numpy as np\nfrom jax import lax\n"
 
 
 def emit(
-    sgraph: SGraph, sizes: Mapping[str, int], unroll: int = 0, cut: bool = False
+    sgraph: SGraph, sizes: Mapping[str, int], unroll: int = 0, cut: bool = True
 ) -> ArrayFunction:
     """The whole sGraph as one function of its inputs: its kernels blocked, library calls as jnp.
 
@@ -45,7 +43,7 @@ def emit(
       sgraph: what to run.
       sizes: a number for every symbol.
       unroll: longest reduction (of a body that is no product) to be written as a sum of slices.
-      cut: leave out steps that an affine mask makes idle (`emit.cuts` says what that takes).
+      cut: leave out steps that an affine mask makes idle, where that changes nothing.
 
     Raises:
       ValueError: a symbol without a size.
@@ -74,7 +72,7 @@ def emit(
 
 
 def emit_kernel(
-    kernel: Kernel, compute: str, unroll: int = 0, name: str | None = None, cut: bool = False
+    kernel: Kernel, compute: str, unroll: int = 0, name: str | None = None, cut: bool = True
 ) -> ArrayFunction:
     """The kernel as a function of the tensors that it reads, in order of first use.
 
@@ -83,22 +81,9 @@ def emit_kernel(
       compute: dtype of real arithmetic.
       unroll: longest reduction (of a body that is no product) to be written as a sum of slices.
       name: of the function; by default the kernel's.
-      cut: leave out steps that an affine mask makes idle.
+      cut: leave out steps that an affine mask makes idle, where that changes nothing.
     """
     return _Writer(kernel, compute, unroll, name or Names(RESERVED).new(kernel.name), cut).run()
-
-
-@dataclass
-class _State:
-    """An accumulator in the source; `place` is the index of argmax and argmin."""
-
-    accumulator: Accumulator
-    value: Value
-    place: Value | None
-
-    @property
-    def names(self) -> list[str]:
-        return [v.text for v in (self.value, self.place) if v is not None]
 
 
 class _Writer:
@@ -107,13 +92,17 @@ class _Writer:
         self.names = Names((*RESERVED, name))
         tensors = {t.name: (self.names.new(t.name), 0) for t in kernel.reads}
         order = axis_order(kernel.all_stores)
-        self.terms = Terms(compute, tensors, order, unroll, self.names, Scope[Value]())
+        self.terms = Terms(
+            compute,
+            tensors,
+            order,
+            unroll,
+            names=self.names,
+            scope=Scope[Value](),
+            arg_by_value=True,
+        )
         self.buffers: dict[str, str] = {}
         self.env: dict[Axis, Range] = {}
-        self.read = {(n.accumulator, n.phase) for n in walk(kernel.roots) if isinstance(n, Carried)}
-        self.read |= {
-            (name, "old") for x in kernel.all_loops for a in x.accumulators for name in a.depends
-        }
 
     def run(self) -> ArrayFunction:
         terms, kernel = self.terms, self.kernel
@@ -123,7 +112,8 @@ class _Writer:
         for g in moving:
             blocks *= -(-int(g.axis.size) // int(g.tile))
         stepping = {x.axis for x in kernel.all_loops if int(x.tile) < int(x.axis.size)}
-        self._allocate({g.axis for g in moving} | stepping)
+        terms.moving = frozenset({g.axis for g in moving} | stepping)
+        self._allocate(terms.moving)
         outer = terms.scope
         block, step = self.names.new("block"), self.names.new("step")
         buffers = list(self.buffers.values())
@@ -167,7 +157,7 @@ class _Writer:
         store = next(s for s in self.kernel.all_stores if s.tensor == tensor)
         return array_access.split_shape([int(s) for s in tensor.shape], store.index)
 
-    def _allocate(self, moving: set[Axis]) -> None:
+    def _allocate(self, moving: frozenset[Axis]) -> None:
         """Outputs that are written piece by piece exist before the first block, split by axes."""
         for tensor in self.kernel.writes:
             split = self._split(tensor)
@@ -234,7 +224,7 @@ class _Writer:
         size = int(loop.axis.size)
         tile = min(int(loop.tile), size)
         steps = -(-size // tile)
-        states = [self._start(a, env) for a in loop.accumulators]
+        states = [lax_steps.start(terms, a, env) for a in loop.accumulators]
         stored = list(
             dict.fromkeys(self.buffers[s.tensor.name] for x in _nested(loop) for s in x.stores)
         )
@@ -243,15 +233,11 @@ class _Writer:
         if loop.split is not None and int(loop.split.size) > 1:
             share = -(-steps // int(loop.split.size))
             part = terms.range_of(loop.split, env).start or "0"
-            low = terms.assign(
-                f"{loop.axis.name}_first", f"{part} * {share}", (), "int32", outer.depth
-            ).text
+            low = self._scalar(f"{loop.axis.name}_first", f"{part} * {share}")
             high = f"jnp.minimum({low} + {share}, {steps})"
-        if self.cut and steps > 1:
-            low, high = self._cut(loop, env, tile, low, high)
-        terms.scope = outer.child()
         looping = steps > 1 or low != "np.int32(0)"
         body, step = self.names.new(f"over_{loop.axis.name}"), self.names.new("step")
+        terms.scope = outer.child()
         inside = dict(env)
         if looping:
             terms.scope.add(f"{_tuple(carried)} = carry")
@@ -260,13 +246,15 @@ class _Writer:
             inside[loop.axis] = Range(loop.axis, None, tile, terms.scope.depth)
         for inner in loop.inner:
             self._loop(inner, inside)
-        updates = self._steps(states, loop, inside)
+        updates = lax_steps.step(terms, states, loop, inside)
         for store in loop.stores:
             self._store(store, inside)
         if looping:
             terms.scope.add(f"return {_tuple([*updates, *stored])}")
             inner_scope, terms.scope = terms.scope, outer
             outer.block(f"def {body}({step}, carry):", inner_scope)
+            if self.cut and steps > 1:
+                low, high, body = self._cut(loop, env, states, (low, high, body))
             call = f"lax.fori_loop({low}, {high}, {body}, {_tuple(carried)})"
             outer.add(*fitted(f"{_tuple(carried)} = {call}"))
         else:
@@ -275,128 +263,82 @@ class _Writer:
             inner_scope, terms.scope = terms.scope, outer
             outer.inline(inner_scope)
         for state in states:
-            self._bind(state.accumulator, "final", env, state.place or state.value)
+            lax_steps.bind(terms, state.accumulator, "final", env, state.place or state.value)
 
-    def _cut(self, loop: Loop, env: Env, tile: int, low: str, high: str) -> tuple[str, str]:
-        """The bounds of the steps without those that a mask makes idle."""
+    def _scalar(self, wish: str, text: str) -> str:
+        """A new name for an integer, in the scope that is open."""
+        return self.terms.assign(wish, text, (), "int32", self.terms.scope.depth).text
+
+    # --- steps that a mask makes idle -----------------------------------------------------------
+
+    def _cut(
+        self, loop: Loop, env: Env, states: Sequence[lax_steps.State], whole: tuple[str, str, str]
+    ) -> tuple[str, str, str]:
+        """Bounds and body of the loop over parts of the steps: first those in which the mask is
+        true somewhere, then the others, unless they would change nothing. `whole`: bounds and body
+        of the loop over all steps; it is given back where that cannot be told.
+        """
         spans = {a: self.terms.range_of(a, env) for a in env}
         extents = {a: cuts.Extent(r.start, r.size or 1) for a, r in spans.items()}
+        tile = min(int(loop.tile), int(loop.axis.size))
         found = cuts.find(loop, extents, tile, "jnp")
-        if found is None:
-            return low, high
-        _, cut = found
+        needed = idle.conditions(loop, found[0]) if found is not None else None
+        if found is None or needed is None:
+            return whole
+        (low, high, body), cut, name = whole, found[1], loop.axis.name
+        begin, end = low, high
         if cut.low is not None:
-            low = f"jnp.maximum({low}, ({cut.low}) // {tile}).astype(jnp.int32)"
+            text = f"jnp.clip(({cut.low}) // {tile}, {low}, {high})"
+            begin = self._scalar(f"{name}_begin", f"jnp.asarray({text}, jnp.int32)")
         if cut.high is not None:
-            high = f"jnp.minimum({high}, ({cut.high} + {tile - 1}) // {tile}).astype(jnp.int32)"
-        return low, high
+            text = f"jnp.clip(({cut.high} + {tile - 1}) // {tile}, {begin}, {high})"
+            end = self._scalar(f"{name}_end", f"jnp.asarray({text}, jnp.int32)")
+        terms, outer = self.terms, self.terms.scope
+        parts, part = self.names.new(f"parts_of_{name}"), self.names.new("part")
+        terms.scope = outer.child()
+        carried = _tuple([n for state in states for n in state.names])
+        terms.scope.add(f"{carried} = carry")
+        done = self._idle(needed, states, env)
+        rest = [(end, high)] if cut.high is not None else []
+        rest += [(low, begin)] if cut.low is not None else []
+        firsts = f"jnp.asarray([{', '.join([begin, *(a for a, _ in rest)])}])"
+        lasts = f"jnp.asarray([{', '.join([end, *(b for _, b in rest)])}])"
+        idle_now = f"({part} > 0) & {done}"
+        terms.scope.add(
+            f"first, last = {firsts}[{part}], {lasts}[{part}]",
+            f"return lax.fori_loop(first, jnp.where({idle_now}, first, last), {body}, carry)",
+        )
+        inner, terms.scope = terms.scope, outer
+        outer.block(f"def {parts}({part}, carry):", inner)
+        return "np.int32(0)", f"np.int32({1 + len(rest)})", parts
 
-    def _bind(self, accumulator: Accumulator, phase: str, env: Env, value: Value) -> None:
-        if accumulator.index_sort is not None:
-            value = self.terms.convert(value, accumulator.index_sort)
-        self.terms.bind(accumulator.carried(phase), env, value)
-
-    # --- accumulators ---------------------------------------------------------------------------
-
-    def _start(self, accumulator: Accumulator, env: Env) -> _State:
-        terms, sort = self.terms, accumulator.summand.sort
-        depth = terms.scope.depth
-        axes = terms.shown(accumulator.axes, env)
-        shape = terms.sizes(axes, env)
-        monoid = accumulator.monoid.removeprefix("arg")
-        identity = MONOIDS[monoid].identity(sort)
-        dtype = terms.compute if sort == REAL else sort
-        text = f"jnp.full({shape}, {number_text(identity)}, jnp.{dtype.replace('bool', 'bool_')})"
-        value = terms.assign(accumulator.name, text, axes, dtype, depth)
-        place = None
-        if accumulator.index_sort is not None:
-            text = f"jnp.zeros({shape}, jnp.int32)"
-            place = terms.assign(f"{accumulator.name}_at", text, axes, "int32", depth)
-        return _State(accumulator, value, place)
-
-    def _steps(self, states: Sequence[_State], loop: Loop, env: Env) -> list[str]:
-        """Updates of all accumulators in order; returns the texts of the new values."""
-        terms = self.terms
-        depth = terms.scope.depth
-        for state in states:
-            if state.place is None:
-                self._bind(state.accumulator, "old", env, replace(state.value, depth=depth))
-        updates: list[str] = []
-        for state in states:
-            accumulator, old = state.accumulator, state.value
-            if state.place is not None:
-                updates += self._step_arg(state, loop, env)
-                continue
-            part = self._part(accumulator, loop.axis, env)
-            base = self._rescaled(accumulator, old, states, env)
-            texts = (base, terms.spread(terms.convert(part, old.dtype), old.axes, env))
-            text = MONOIDS[accumulator.monoid].jnp.format(*texts)
-            new = terms.assign(f"{accumulator.name}_new", text, old.axes, old.dtype, depth)
-            self._bind(accumulator, "new", env, new)
-            updates.append(new.text)
-        return updates
-
-    def _part(self, accumulator: Accumulator, axis: Axis, env: Env) -> Value:
-        """The summand reduced over the step's tile, less what the tile before has had."""
-        terms, summand = self.terms, accumulator.summand
-        parts = factors(summand) if accumulator.monoid == "sum" else ()
-        if len(parts) > 1 and axis in summand.axes_free:
-            return array_dot.contraction(
-                terms, parts, (axis,), env, accumulator.precision, rounded=False
-            )
-        body = self._body(accumulator, axis, env)
-        dtype = body.dtype
-        return terms.fold(accumulator.monoid, body, (axis,), env, dtype, None)
-
-    def _body(self, accumulator: Accumulator, axis: Axis, env: Env) -> Value:
-        terms, summand = self.terms, accumulator.summand
-        dtype = terms.compute if summand.sort == REAL else summand.sort
-        value = terms.convert(terms.value(summand, env), dtype)
-        identity = MONOIDS[accumulator.monoid.removeprefix("arg")].identity(summand.sort)
-        return terms.only_live(value, (axis,), env, identity)
-
-    def _rescaled(
-        self, accumulator: Accumulator, old: Value, states: Sequence[_State], env: Env
-    ) -> str:
-        terms, text = self.terms, old.text
-        if accumulator.rescale is not None:
-            factor = terms.convert(terms.value(accumulator.rescale, env), terms.compute)
-            sign = {"mul": "*", "add": "+"}[accumulator.action]
-            text = f"{text} {sign} {terms.align(factor, old.axes)}"
-        if not accumulator.depends:
-            return text
-        known = {s.accumulator.name: s for s in states}
+    def _idle(self, needed: idle.Conditions, states: Sequence[lax_steps.State], env: Env) -> str:
+        """A name for whether all conditions hold, written into the open scope."""
+        terms, depth = self.terms, self.terms.scope.depth
         tests: list[str] = []
-        for name in accumulator.depends:
-            other = known[name]
-            identity = MONOIDS[other.accumulator.monoid].identity(REAL)
-            live = replace(other.value, text=f"({other.value.text} != {number_text(identity)})")
-            tests.append(terms.align(live, old.axes))
-        identity = MONOIDS[accumulator.monoid].identity(accumulator.summand.sort)
-        return f"jnp.where({' & '.join(tests)}, {text}, {number_text(identity)})"
-
-    def _step_arg(self, state: _State, loop: Loop, env: Env) -> list[str]:
-        """The step's best against the best so far: an earlier index wins ties, a NaN wins all."""
-        terms, accumulator, old = self.terms, state.accumulator, state.value
-        assert state.place is not None
-        depth, axis = terms.scope.depth, loop.axis
-        body = self._body(accumulator, axis, env)
-        kind = accumulator.monoid.removeprefix("arg")
-        best = terms.fold(kind, body, (axis,), env, body.dtype, None)
-        index = terms.fold(accumulator.monoid, body, (axis,), env, body.dtype, "int32")
-        value = terms.assign("best", terms.spread(best, old.axes, env), old.axes, old.dtype, depth)
-        start = terms.range_of(axis, env).start
-        place = terms.spread(index, old.axes, env)
-        place = f"({place} + {start})" if start is not None else place
-        sign = ">" if kind == "max" else "<"
-        text = f"({value.text} {sign} {old.text})"
-        if accumulator.summand.sort == REAL:
-            text += f" | (({value.text} != {value.text}) & ({old.text} == {old.text}))"
-        better = terms.assign("better", text, old.axes, "bool", depth).text
-        return [
-            f"jnp.where({better}, {value.text}, {old.text})",
-            f"jnp.where({better}, {place}, {state.place.text})",
-        ]
+        values: dict[str, Value] = {}
+        for state in states:
+            value = replace(state.value, depth=depth)
+            values[state.accumulator.name] = value
+            terms.bind(state.accumulator.carried("final"), env, value)
+        for accumulator, node in needed.at_least:
+            value, other = values[accumulator.name], terms.value(node, env)
+            tests.append(f"({value.text} >= {terms.align(other, value.axes)})")
+        for node, number in needed.equal:
+            tests.append(f"({terms.value(node, env).text} == {number})")
+        for accumulator in needed.live:
+            identity = number_text(MONOIDS[accumulator.monoid].identity(REAL))
+            tests.append(f"({values[accumulator.name].text} != {identity})")
+        texts = [f"jnp.all{test}" for test in tests]
+        for tensor in needed.finite:
+            text, known_at = terms.tensors[tensor.name]
+            known = terms.scope.find(key := ("finite", text))
+            if known is None:
+                made = f"jnp.isfinite({text}).all()"
+                value = terms.assign(f"{text}_finite", made, (), "bool", known_at)
+                known = terms.scope.at(known_at).know(key, value)
+            texts.append(known.text)
+        return terms.assign("idle", " & ".join(texts), (), "bool", depth).text
 
 
 def _nested(loop: Loop) -> Iterable[Loop]:
