@@ -51,7 +51,7 @@ def _part(
         suite,
         chosen(suite, names),
         settings,
-        done=lambda record: _say(line(table.host_row(record))),
+        done=lambda run: _say(line(table.host_row(run.records[-1]))),
     )
     for record in run.records:
         if record.note:

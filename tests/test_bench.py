@@ -462,7 +462,11 @@ def test_a_failing_row_does_not_stop_the_others() -> None:
         requires=("no_such_library",),
     )  # fmt: skip
     told: list[str] = []
-    run = runner.run("doc", [*rows, missing], QUICK, done=lambda record: told.append(record.name))
+
+    def done(run: records.Run) -> None:
+        told.append(run.records[-1].name)
+
+    run = runner.run("doc", [*rows, missing], QUICK, done=done)
     assert told == ["chain"] == [record.name for record in run.records]
     assert run.skipped == {
         "broken": "ValueError: no such thing",

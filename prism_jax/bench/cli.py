@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prism_jax.bench import suites, table
-from prism_jax.bench.records import DeviceTime, Record, Run
+from prism_jax.bench.records import DeviceTime, Run
 from prism_jax.bench.workload import Workload
 
 #: Where committed records live, below the root of a checkout: one folder per device.
@@ -82,8 +82,11 @@ def main(arguments: Sequence[str]) -> int:
         memory=words.memory,
     )
 
-    def done(record: Record) -> None:
+    def done(run: Run) -> None:
+        record = run.records[-1]
         print(f"{record.name} {record.size}: {record.speedup:.2f}x", file=sys.stderr, flush=True)
+        if words.json:
+            run.save(words.json)
 
     run = runner.run(words.suite, rows, settings, done, torch)
     if words.json:

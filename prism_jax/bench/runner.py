@@ -61,7 +61,7 @@ def run(
     suite: str,
     rows: Sequence[Workload],
     settings: Settings | None = None,
-    done: Callable[[Record], None] = lambda record: None,
+    done: Callable[[Run], None] = lambda run: None,
     torch: Mapping[str, DeviceTime] | None = None,
 ) -> Run:
     """Measures every row.
@@ -70,12 +70,19 @@ def run(
       suite: its name, for the records.
       rows: what to measure.
       settings: how long and how often.
-      done: is told each record as soon as it is there.
+      done: is given the run so far after every record, so that one that is cut off is not lost.
       torch: device times of torch.compile by row key, to stand in the records.
     """
     settings = settings or Settings()
     records: list[Record] = []
     skipped: dict[str, str] = {}
+    conditions = protocol(settings)
+
+    def so_far() -> Run:
+        return Run(
+            suite=suite, protocol=conditions, records=tuple(records), skipped=dict(skipped)
+        )
+
     for row in rows:
         if row.missing:
             names = " ".join(row.missing)
@@ -89,10 +96,8 @@ def run(
             continue
         record = dataclasses.replace(record, torch=(torch or {}).get(row.key))
         records.append(record)
-        done(record)
-    return Run(
-        suite=suite, protocol=protocol(settings), records=tuple(records), skipped=skipped
-    )
+        done(so_far())
+    return so_far()
 
 
 def measure(row: Workload, settings: Settings) -> Record:
@@ -194,6 +199,8 @@ def _region(region: RegionReport) -> dict[str, Any]:
         "axioms": list(region.axioms),
         "search": region.search,
         "refused": list(region.refused),
+        "plan_text": region.plan_text,
+        "evidence": region.evidence,
         "candidates": [dataclasses.asdict(candidate) for candidate in region.candidates],
     }
 

@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 
 from prism_jax.emit import jnp as plain
 from prism_jax.emit import lax_blocks
-from prism_jax.emit.concrete import concrete
 from prism_jax.emit.jnp import ArrayFunction
 from prism_jax.emit.triton import EmittedKernel, emit_kernel
 from prism_jax.instantiate.plan import Plan, Schedule
+from prism_jax.ir.concrete import concrete
 from prism_jax.ir.nodes import Tensor
 from prism_jax.ir.sgraph import Kernel, LibraryCall
 

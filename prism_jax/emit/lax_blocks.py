@@ -16,17 +16,15 @@ One class in one file: names, scopes and carried values are the state of all its
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from prism_jax.emit import array_access, cuts, idle, lax_steps
-from prism_jax.emit.array_terms import Env, Range, Terms, Value, number_text
-from prism_jax.emit.concrete import concrete
+from prism_jax.emit import array_access, cuts, lax_steps
+from prism_jax.emit.array_terms import Env, Range, Terms, Value
 from prism_jax.emit.jnp import RESERVED, ArrayFunction, axis_order, emit_call
 from prism_jax.emit.names import Names
 from prism_jax.emit.scopes import Scope, fitted, load_function
-from prism_jax.ir.nodes import REAL, Axis, Store, Tensor
-from prism_jax.ir.ops import MONOIDS
+from prism_jax.ir.concrete import concrete
+from prism_jax.ir.nodes import Axis, Store, Tensor
 from prism_jax.ir.sgraph import Kernel, Loop, SGraph
 
 __all__ = ["emit", "emit_kernel"]
@@ -35,7 +33,7 @@ HEADER = "import jax.numpy as jnp\nimport numpy as np\nfrom jax import lax\n"
 
 
 def emit(
-    sgraph: SGraph, sizes: Mapping[str, int], unroll: int = 0, cut: bool = True
+    sgraph: SGraph, sizes: Mapping[str, int], unroll: int = 0, cut: bool = False
 ) -> ArrayFunction:
     """The whole sGraph as one function of its inputs: its kernels blocked, library calls as jnp.
 
@@ -43,7 +41,7 @@ def emit(
       sgraph: what to run.
       sizes: a number for every symbol.
       unroll: longest reduction (of a body that is no product) to be written as a sum of slices.
-      cut: leave out steps that an affine mask makes idle, where that changes nothing.
+      cut: leave out steps that an affine mask makes idle (`ir.idle` says when).
 
     Raises:
       ValueError: a symbol without a size.
@@ -72,7 +70,7 @@ def emit(
 
 
 def emit_kernel(
-    kernel: Kernel, compute: str, unroll: int = 0, name: str | None = None, cut: bool = True
+    kernel: Kernel, compute: str, unroll: int = 0, name: str | None = None, cut: bool = False
 ) -> ArrayFunction:
     """The kernel as a function of the tensors that it reads, in order of first use.
 
@@ -81,7 +79,7 @@ def emit_kernel(
       compute: dtype of real arithmetic.
       unroll: longest reduction (of a body that is no product) to be written as a sum of slices.
       name: of the function; by default the kernel's.
-      cut: leave out steps that an affine mask makes idle, where that changes nothing.
+      cut: leave out steps that an affine mask makes idle.
     """
     return _Writer(kernel, compute, unroll, name or Names(RESERVED).new(kernel.name), cut).run()
 
@@ -233,11 +231,16 @@ class _Writer:
         if loop.split is not None and int(loop.split.size) > 1:
             share = -(-steps // int(loop.split.size))
             part = terms.range_of(loop.split, env).start or "0"
-            low = self._scalar(f"{loop.axis.name}_first", f"{part} * {share}")
+            low = terms.assign(
+                f"{loop.axis.name}_first", f"{part} * {share}", (), "int32", outer.depth
+            ).text
             high = f"jnp.minimum({low} + {share}, {steps})"
+        checks: tuple[tuple[str, float], ...] = ()
+        if self.cut and steps > 1:
+            low, high, checks = self._cut(loop, env, tile, low, high)
+        terms.scope = outer.child()
         looping = steps > 1 or low != "np.int32(0)"
         body, step = self.names.new(f"over_{loop.axis.name}"), self.names.new("step")
-        terms.scope = outer.child()
         inside = dict(env)
         if looping:
             terms.scope.add(f"{_tuple(carried)} = carry")
@@ -253,8 +256,8 @@ class _Writer:
             terms.scope.add(f"return {_tuple([*updates, *stored])}")
             inner_scope, terms.scope = terms.scope, outer
             outer.block(f"def {body}({step}, carry):", inner_scope)
-            if self.cut and steps > 1:
-                low, high, body = self._cut(loop, env, states, (low, high, body))
+            if checks:
+                low, high, body = self._parts(loop, states, checks, low, high, steps, body)
             call = f"lax.fori_loop({low}, {high}, {body}, {_tuple(carried)})"
             outer.add(*fitted(f"{_tuple(carried)} = {call}"))
         else:
@@ -265,80 +268,56 @@ class _Writer:
         for state in states:
             lax_steps.bind(terms, state.accumulator, "final", env, state.place or state.value)
 
-    def _scalar(self, wish: str, text: str) -> str:
-        """A new name for an integer, in the scope that is open."""
-        return self.terms.assign(wish, text, (), "int32", self.terms.scope.depth).text
-
-    # --- steps that a mask makes idle -----------------------------------------------------------
-
     def _cut(
-        self, loop: Loop, env: Env, states: Sequence[lax_steps.State], whole: tuple[str, str, str]
-    ) -> tuple[str, str, str]:
-        """Bounds and body of the loop over parts of the steps: first those in which the mask is
-        true somewhere, then the others, unless they would change nothing. `whole`: bounds and body
-        of the loop over all steps; it is given back where that cannot be told.
+        self, loop: Loop, env: Env, tile: int, low: str, high: str
+    ) -> tuple[str, str, tuple[tuple[str, float], ...]]:
+        """The bounds of the steps without those that a mask makes idle, and what must hold for
+        these to be left out.
         """
         spans = {a: self.terms.range_of(a, env) for a in env}
         extents = {a: cuts.Extent(r.start, r.size or 1) for a, r in spans.items()}
-        tile = min(int(loop.tile), int(loop.axis.size))
         found = cuts.find(loop, extents, tile, "jnp")
-        needed = idle.conditions(loop, found[0]) if found is not None else None
-        if found is None or needed is None:
-            return whole
-        (low, high, body), cut, name = whole, found[1], loop.axis.name
-        begin, end = low, high
+        if found is None or (found[1].checks and loop.split is not None):
+            return low, high, ()
+        _, cut = found
         if cut.low is not None:
-            text = f"jnp.clip(({cut.low}) // {tile}, {low}, {high})"
-            begin = self._scalar(f"{name}_begin", f"jnp.asarray({text}, jnp.int32)")
+            low = f"jnp.maximum({low}, ({cut.low}) // {tile}).astype(jnp.int32)"
         if cut.high is not None:
-            text = f"jnp.clip(({cut.high} + {tile - 1}) // {tile}, {begin}, {high})"
-            end = self._scalar(f"{name}_end", f"jnp.asarray({text}, jnp.int32)")
-        terms, outer = self.terms, self.terms.scope
-        parts, part = self.names.new(f"parts_of_{name}"), self.names.new("part")
-        terms.scope = outer.child()
-        carried = _tuple([n for state in states for n in state.names])
-        terms.scope.add(f"{carried} = carry")
-        done = self._idle(needed, states, env)
-        rest = [(end, high)] if cut.high is not None else []
-        rest += [(low, begin)] if cut.low is not None else []
-        firsts = f"jnp.asarray([{', '.join([begin, *(a for a, _ in rest)])}])"
-        lasts = f"jnp.asarray([{', '.join([end, *(b for _, b in rest)])}])"
-        idle_now = f"({part} > 0) & {done}"
-        terms.scope.add(
-            f"first, last = {firsts}[{part}], {lasts}[{part}]",
-            f"return lax.fori_loop(first, jnp.where({idle_now}, first, last), {body}, carry)",
-        )
-        inner, terms.scope = terms.scope, outer
-        outer.block(f"def {parts}({part}, carry):", inner)
-        return "np.int32(0)", f"np.int32({1 + len(rest)})", parts
+            high = f"jnp.minimum({high}, ({cut.high} + {tile - 1}) // {tile}).astype(jnp.int32)"
+        depth, name = self.terms.scope.depth, loop.axis.name
+        low = self.terms.assign(f"{name}_low", low, (), "int32", depth).text
+        high = self.terms.assign(f"{name}_high", high, (), "int32", depth).text
+        return low, high, cut.checks
 
-    def _idle(self, needed: idle.Conditions, states: Sequence[lax_steps.State], env: Env) -> str:
-        """A name for whether all conditions hold, written into the open scope."""
-        terms, depth = self.terms, self.terms.scope.depth
-        tests: list[str] = []
-        values: dict[str, Value] = {}
-        for state in states:
-            value = replace(state.value, depth=depth)
-            values[state.accumulator.name] = value
-            terms.bind(state.accumulator.carried("final"), env, value)
-        for accumulator, node in needed.at_least:
-            value, other = values[accumulator.name], terms.value(node, env)
-            tests.append(f"({value.text} >= {terms.align(other, value.axes)})")
-        for node, number in needed.equal:
-            tests.append(f"({terms.value(node, env).text} == {number})")
-        for accumulator in needed.live:
-            identity = number_text(MONOIDS[accumulator.monoid].identity(REAL))
-            tests.append(f"({values[accumulator.name].text} != {identity})")
-        texts = [f"jnp.all{test}" for test in tests]
-        for tensor in needed.finite:
-            text, known_at = terms.tensors[tensor.name]
-            known = terms.scope.find(key := ("finite", text))
-            if known is None:
-                made = f"jnp.isfinite({text}).all()"
-                value = terms.assign(f"{text}_finite", made, (), "bool", known_at)
-                known = terms.scope.at(known_at).know(key, value)
-            texts.append(known.text)
-        return terms.assign("idle", " & ".join(texts), (), "bool", depth).text
+    def _parts(
+        self,
+        loop: Loop,
+        states: Sequence[lax_steps.State],
+        checks: Sequence[tuple[str, float]],
+        low: str,
+        high: str,
+        steps: int,
+        body: str,
+    ) -> tuple[str, str, str]:
+        """Bounds and body of a loop over three parts of the steps: those that are not left out, and
+        those before and after them, which run where a row's maximum is too low. One loop, so that
+        XLA compiles the steps once.
+        """
+        outer, name = self.terms.scope, loop.axis.name
+        parts, part = self.names.new(f"parts_of_{name}"), self.names.new("part")
+        accumulators = {s.accumulator.name: s.value.text for s in states}
+        idle = " & ".join(f"(jnp.min({accumulators[a]}) > {floor!r})" for a, floor in checks)
+        inner = outer.child()
+        inner.add(
+            f"{_tuple([n for state in states for n in state.names])} = carry",
+            f"idle = {idle}",
+            f"first = jnp.asarray([{low}, 0, jnp.maximum({low}, {high})])[{part}]",
+            f"last = jnp.asarray([{high}, {low}, {steps}])[{part}]",
+            f"last = jnp.where(({part} > 0) & idle, first, last)",
+            f"return lax.fori_loop(first, last, {body}, carry)",
+        )
+        outer.block(f"def {parts}({part}, carry):", inner)
+        return "np.int32(0)", "np.int32(3)", parts
 
 
 def _nested(loop: Loop) -> Iterable[Loop]:

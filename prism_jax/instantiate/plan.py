@@ -18,13 +18,40 @@ BACKENDS = ("triton", "lax", "jnp")
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one kernel is compiled: `products` is "dot" (matrix unit) or "mulsum" (multiply, then add
-    up).
+    """How one kernel is compiled.
+
+    Attributes:
+      num_warps: of a block.
+      num_stages: steps of a loop whose operands are on their way at once.
+      products: "dot" (matrix unit) or "mulsum" (multiply, then add up).
+      cut: leave out the steps of a loop that an affine mask makes idle (`ir.idle`).
+      exp2: write exp(c x) as 2^(c' x), with all constant factors in c'; None: where no input is
+        wider than 16 bits, since a large argument is rounded once more.
+      swizzle: blocks of the first grid axis that run together along the second; 1: plain order.
+      hints: tell the cache which loads are read once and which again by other blocks.
     """
 
     num_warps: int = 4
     num_stages: int = 3
     products: str = "dot"
+    cut: bool = False
+    exp2: bool | None = None
+    swizzle: int = 1
+    hints: bool = False
+
+    def summary(self) -> str:
+        """A few words.
+
+        >>> Schedule(8, 4, cut=True, swizzle=8).summary()
+        '8w4s cut swizzle=8'
+        """
+        words = [f"{self.num_warps}w{self.num_stages}s"]
+        words += [self.products] if self.products != "dot" else []
+        words += ["cut"] if self.cut else []
+        words += [] if self.exp2 is None else ["exp2" if self.exp2 else "exp"]
+        words += [f"swizzle={self.swizzle}"] if self.swizzle > 1 else []
+        words += ["hints"] if self.hints else []
+        return " ".join(words)
 
 
 @dataclass(frozen=True)
@@ -55,6 +82,11 @@ class Plan:
         """The sizes as a dictionary."""
         return dict(self.sizes)
 
+    @property
+    def cut(self) -> bool:
+        """Whether any kernel leaves out idle steps."""
+        return any(schedule.cut for schedule in self.schedules)
+
     @cached_property
     def digest(self) -> str:
         """sha256 of everything that decides what runs."""
@@ -73,6 +105,6 @@ class Plan:
         kernels = len(self.sgraph.kernels)
         calls = len(self.sgraph.nodes) - kernels
         sizes = " ".join(f"{s}={n}" for s, n in self.sizes)
-        warps = " ".join(f"{s.num_warps}w{s.num_stages}s" for s in self.schedules)
+        warps = " ".join(s.summary() for s in self.schedules)
         text = f"{self.backend}: {kernels} kernels, {calls} library calls"
         return " ".join(part for part in (text, sizes, warps) if part)

@@ -16,6 +16,7 @@ from prism_jax.device import Device
 from prism_jax.explore.result import Candidate
 from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.instantiate.rank import Ranking, Sizes, Try
+from prism_jax.ir.concrete import concrete_tensors
 from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
 
 Function = Callable[..., Sequence[Any]]
@@ -23,6 +24,9 @@ Function = Callable[..., Sequence[Any]]
 FIRST = 30
 """How many tries a kernel gets first, shared out among the numbers of parts of a split."""
 SHARED_VALUES = 3
+ROUNDS = 4
+LEAST_STEP = 0.01
+"""Tuning moves on to what is next to the best, at most so often, while it gains this share."""
 
 
 class Emitter(Protocol):
@@ -82,7 +86,7 @@ def tune(
     the deadline.
     """
     sgraph = candidate.sgraph
-    choices = _shared_values(sgraph, device, dict(candidate.sizes))
+    choices = _shared_values(sgraph, dict(candidate.sizes))
     studies = [
         [_Study(kernel, sgraph, device, shared, trials) for kernel in sgraph.kernels]
         for shared in choices
@@ -94,9 +98,13 @@ def tune(
     if not complete:
         return None
     best = min(complete, key=lambda group: sum(study.best[0] for study in group))
-    if time.monotonic() < deadline:
-        more = [(study, study.ranking.around(study.best[1])) for study in best]
-        _measure(more, device, emitter, clock, deadline)
+    for _ in range(ROUNDS):
+        before = sum(study.best[0] for study in best)
+        more = [(study, study.ranking.around(*study.best[1:])) for study in best]
+        if time.monotonic() < deadline:
+            _measure(more, device, emitter, clock, deadline)
+        if sum(study.best[0] for study in best) > before * (1 - LEAST_STEP):
+            break
     sizes: dict[str, int] = {}
     for study in best:
         sizes |= study.shared | dict(study.best[1])
@@ -149,7 +157,9 @@ def _measure(
         study.trials.compiled += len(runnable)
         if not runnable:
             continue
-        seconds = clock([f for _, f in runnable], _numbers(study.one, study.shared), deadline)
+        seconds = clock(
+            [f for _, f in runnable], concrete_tensors(study.one, study.shared), deadline
+        )
         for ((guess, sizes, schedule), _), measured in zip(runnable, seconds, strict=True):
             if isinstance(measured, str):
                 study.trials.refuse(measured)
@@ -160,7 +170,7 @@ def _measure(
                 study.times[sizes, schedule] = measured
 
 
-def _shared_values(sgraph: SGraph, device: Device, known: dict[str, int]) -> list[dict[str, int]]:
+def _shared_values(sgraph: SGraph, known: dict[str, int]) -> list[dict[str, int]]:
     """Numbers for the symbols that several kernels share: the model's choice, its neighbours."""
     shared = [s for s in sgraph.symbols if sum(s in k.symbols for k in sgraph.kernels) > 1]
     values = [{s: known[s] for s in shared}]
@@ -174,17 +184,3 @@ def _shared_values(sgraph: SGraph, device: Device, known: dict[str, int]) -> lis
 def alone(kernel: Kernel | LibraryCall, sgraph: SGraph) -> SGraph:
     """The kernel as an sGraph of its own: what it reads are inputs, what it writes are outputs."""
     return SGraph(kernel.name, kernel.reads, (kernel,), kernel.writes, sgraph.compute)
-
-
-def _numbers(sgraph: SGraph, sizes: dict[str, int]) -> SGraph:
-    """The sGraph with its tensors' symbolic dimensions given numbers, so that inputs can be drawn
-    for them.
-    """
-    from dataclasses import replace
-
-    def tensor(t: Any) -> Any:
-        return replace(t, shape=tuple(sizes[s] if isinstance(s, str) else s for s in t.shape))
-
-    return replace(
-        sgraph, inputs=tuple(map(tensor, sgraph.inputs)), outputs=tuple(map(tensor, sgraph.outputs))
-    )

@@ -16,17 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism_jax.device import Device
+from prism_jax.emit import ArrayFunction, Emitted, emit, lax_blocks
 from prism_jax.emit import compile as toolchain
-from prism_jax.emit import jnp as arrays
-from prism_jax.emit import lax_blocks, triton
 from prism_jax.emit.binary import Binary, KernelSource
-from prism_jax.emit.concrete import concrete
 from prism_jax.instantiate.plan import Plan
-from prism_jax.ir.nodes import Tensor
-from prism_jax.ir.sgraph import Kernel, SGraph
 from prism_jax.launch.value import Launch
 
-Function = Callable[..., tuple[Any, ...]]
+Function = Callable[..., Sequence[Any]]
 
 _binaries: dict[tuple[str, int], Binary | str] = {}
 _lock = threading.Lock()
@@ -47,7 +43,7 @@ class Built:
         """The compiled kernels, in order."""
         return tuple(launch.binary for launch in self.launches)
 
-    def __call__(self, *args: Any) -> tuple[Any, ...]:
+    def __call__(self, *args: Any) -> Sequence[Any]:
         """Runs the plan: arrays in the order of the sGraph's inputs."""
         return self.call(*args)
 
@@ -68,19 +64,19 @@ class Builder:
         """Each plan as a function, or why not. Nothing new is compiled after `deadline`
         (`time.monotonic()`).
         """
-        emitted: list[list[triton.EmittedKernel] | str] = [self._kernels(plan) for plan in plans]
-        sources = [k.source for kernels in emitted if not isinstance(kernels, str) for k in kernels]
+        emitted = [self._emitted(plan) for plan in plans]
+        sources = [k.source for one in emitted if isinstance(one, Emitted) for k in one.kernels]
         compiled = self._compile(sources, deadline)
         return [
-            kernels if isinstance(kernels, str) else self._build(plan, kernels, compiled)
-            for plan, kernels in zip(plans, emitted, strict=True)
+            one if isinstance(one, str) else self._build(plan, one, compiled)
+            for plan, one in zip(plans, emitted, strict=True)
         ]
 
-    def _kernels(self, plan: Plan) -> list[triton.EmittedKernel] | str:
-        if plan.backend != "triton":
-            return []
+    def _emitted(self, plan: Plan) -> Emitted | ArrayFunction | str:
         try:
-            return list(triton.emit(plan.sgraph, plan.numbers, plan.schedules))
+            if plan.backend == "lax":
+                return lax_blocks.emit(plan.sgraph, plan.numbers, cut=plan.cut)
+            return emit(plan)
         except (ValueError, NotImplementedError) as error:
             return f"not emitted: {error}"
 
@@ -111,60 +107,23 @@ class Builder:
         return toolchain.fits(result, self.device) or result
 
     def _build(
-        self,
-        plan: Plan,
-        kernels: Sequence[triton.EmittedKernel],
-        compiled: Mapping[str, Binary | str],
+        self, plan: Plan, emitted: Emitted | ArrayFunction, compiled: Mapping[str, Binary | str]
     ) -> Built | str:
-        if plan.backend == "lax":
-            try:
-                made = lax_blocks.emit(plan.sgraph, plan.numbers)
-            except (ValueError, NotImplementedError) as error:
-                return f"not emitted: {error}"
-            return Built(made.call, (made.source,))
-        graph = concrete(plan.sgraph, plan.numbers)
-        waiting = iter(kernels)
-        steps: list[tuple[Function, tuple[str, ...], tuple[str, ...]]] = []
-        sources: list[str] = []
-        launches: list[Launch] = []
-        cut = {
+        if isinstance(emitted, ArrayFunction):
+            return Built(emitted.call, (emitted.source,))
+        shared = {
             t.name
             for k in plan.sgraph.kernels
             for t in k.writes
             if any(isinstance(s, str) for s in t.shape)
         }
-        for node in graph.nodes:
-            if isinstance(node, Kernel):
-                kernel = next(waiting)
-                binary = compiled[kernel.source.digest]
-                if isinstance(binary, str):
-                    return binary
-                partial = tuple(t.name for t in kernel.results if t.name in cut)
-                launch = Launch(binary, kernel.grid, kernel.operands, kernel.results, partial)
-                launches.append(launch)
-                sources.append(kernel.source.text)
-                steps.append((launch.call(), _names(kernel.operands), _names(kernel.results)))
-            else:
-                made = arrays.emit_call(node, graph.compute, plan.unroll)
-                sources.append(made.source)
-                steps.append((made.call, _names(made.operands), _names(made.results)))
-        return Built(_string(graph, steps), tuple(sources), tuple(launches))
-
-
-def _names(tensors: Sequence[Tensor]) -> tuple[str, ...]:
-    return tuple(tensor.name for tensor in tensors)
-
-
-def _string(
-    graph: SGraph, steps: Sequence[tuple[Function, tuple[str, ...], tuple[str, ...]]]
-) -> Function:
-    """The steps as one function; tensors are handed on by name."""
-
-    def run(*args: Any) -> tuple[Any, ...]:
-        known: dict[str, Any] = dict(zip(_names(graph.inputs), args, strict=True))
-        for call, reads, writes in steps:
-            results = call(*(known[name] for name in reads))
-            known.update(zip(writes, results, strict=True))
-        return tuple(known[tensor.name] for tensor in graph.outputs)
-
-    return run
+        launches: list[Launch] = []
+        for kernel in emitted.kernels:
+            binary = compiled[kernel.source.digest]
+            if isinstance(binary, str):
+                return binary
+            partial = tuple(t.name for t in kernel.results if t.name in shared)
+            launches.append(Launch(binary, kernel.grid, kernel.operands, kernel.results, partial))
+        waiting = iter(launches)
+        call = emitted.launched(lambda kernel: next(waiting).call())
+        return Built(call, tuple(step.source for step in emitted.steps), tuple(launches))

@@ -42,6 +42,7 @@ class RegionReport:
       chosen: the sGraph that runs, as text; empty if XLA's own version stays.
       plan: back end, launches and sizes in one line; empty likewise.
       source: the emitted source.
+      plan_text: the plan as text that `instantiate.plan_text` parses back; empty likewise.
       axioms: names of the rewrites behind the chosen form.
       candidates: everything that was considered, in the order of its rank.
       refused: why parts of the region, or all of it, were left as they are.
@@ -63,6 +64,7 @@ class RegionReport:
     search: str = ""
     reference: float | None = None
     stages: tuple[tuple[str, float], ...] = ()
+    plan_text: str = ""
 
     @property
     def replaced(self) -> bool:

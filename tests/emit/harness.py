@@ -55,9 +55,9 @@ def interpreted(case: Case, given: dict[str, Any], schedule: Any) -> tuple[Any, 
     plain jnp.
     """
     from prism_jax.emit import jnp as emit_jnp
-    from prism_jax.emit.concrete import concrete
     from prism_jax.emit.interpret import interpret
     from prism_jax.emit.triton import emit_kernel
+    from prism_jax.ir.concrete import concrete
     from prism_jax.ir.sgraph import Kernel
 
     graph = concrete(case.sgraph, case.sizes)

@@ -5,7 +5,7 @@ warps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -31,13 +31,6 @@ from .graphs import (
     store,
 )
 from .harness import agree, expected, inputs, interpreted
-
-
-@dataclass(frozen=True)
-class Choices(Schedule):
-    cut: bool = False
-    exp2: bool = False
-    swizzle: int = 1
 
 
 def text(case: Case, schedule: Schedule) -> str:
@@ -77,10 +70,10 @@ def test_cut_loops(name: str, tiles: tuple[int, int]) -> None:
     case = attention(2, 40, 40, 8, "float32", fill=-1e30).tiles(T_i=tiles[0], T_j=tiles[1])
     case = windowed(case, MASKS[name])
     given = inputs(case)
-    found = interpreted(case, given, Choices(cut=True))
+    found = interpreted(case, given, Schedule(cut=True))
     wanted = expected(case, given)
     agree(case, found, wanted, "float32")
-    assert text(case, Choices(cut=True)) != text(case, Choices())
+    assert text(case, Schedule(cut=True)) != text(case, Schedule())
     blocks = lax_blocks.emit(case.sgraph, case.sizes, cut=True)
     agree(case, jax.jit(blocks.call)(*given.values()), wanted, "float32")
     assert blocks.source != lax_blocks.emit(case.sgraph, case.sizes).source
@@ -92,7 +85,7 @@ def test_cut_loops_with_infinities_and_shares(fill: float, splits: int) -> None:
     """Whole causal rows, and rows whose keys are shared by blocks of which some have none."""
     case = attention(1, 40, 40, 8, "float32", fill=fill).tiles(T_i=8, T_j=8)
     given = inputs(case)
-    agree(case, interpreted(case, given, Choices(cut=True)), expected(case, given), "float32")
+    agree(case, interpreted(case, given, Schedule(cut=True)), expected(case, given), "float32")
     (kernel,) = case.sgraph.kernels
     (loop,) = kernel.loops
     s = Axis("s", splits)
@@ -103,16 +96,61 @@ def test_cut_loops_with_infinities_and_shares(fill: float, splits: int) -> None:
     made = replace(made, loops=(replace(loop, split=s, accumulators=loop.accumulators[:1]),))
     shared = Case(replace(case.sgraph, nodes=(made,), outputs=(lows,)), case.sizes)
     (wanted,) = expected(shared, given)
-    (found,) = interpreted(shared, given, Choices(cut=True))
+    (found,) = interpreted(shared, given, Schedule(cut=True))
     np.testing.assert_allclose(
         np.where(found < -1e29, -np.inf, found), np.where(wanted < -1e29, -np.inf, wanted), 1e-4
     )
     assert value.tensor in case.sgraph.outputs
 
 
+EMPTY_ROWS = {
+    "strictly causal": op("lt", Iota(KEY), Iota(ROW)),
+    "later keys only": op("gt", Iota(KEY), op("add", Iota(ROW), integer(1))),
+    "empty window": op(
+        "and",
+        op("le", Iota(KEY), op("sub", Iota(ROW), integer(20))),
+        op("ge", Iota(KEY), Iota(ROW)),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("name", sorted(EMPTY_ROWS))
+def test_rows_that_are_masked_throughout_have_equal_weights(name: str, dtype: str) -> None:
+    """-1e30 - (-1e30) is 0: such a row is the mean of all values, of the steps left out too."""
+    case = attention(2, 40, 40, 8, dtype, fill=-1e30).tiles(T_i=16, T_j=8)
+    case = windowed(case, EMPTY_ROWS[name])
+    given = inputs(case)
+    wanted = expected(case, given)
+    source = text(case, Schedule(cut=True))
+    assert "j_idle" in source
+    assert "num_stages=1" in source
+    agree(case, interpreted(case, given, Schedule(cut=True)), wanted, dtype)
+    blocks = lax_blocks.emit(case.sgraph, case.sizes, cut=True)
+    agree(case, jax.jit(blocks.call)(*given.values()), wanted, dtype)
+
+
+def test_scores_below_the_fill_leave_the_weight_to_masked_keys() -> None:
+    """Scores of -3e32: exp(-1e30 - m) of a masked key is 1 in every row but the last."""
+    case = attention(2, 40, 40, 8, "float32", fill=-1e30).tiles(T_i=16, T_j=8)
+    given = inputs(case)
+    given["q"], given["k"] = np.full_like(given["q"], 1e16), np.full_like(given["k"], -1e16)
+    wanted = expected(case, given)
+    np.testing.assert_allclose(wanted[0][:, 0], given["v"][:, 1:].mean(1), 1e-5, 1e-6)
+    agree(case, interpreted(case, given, Schedule(cut=True)), wanted, "float32")
+    blocks = lax_blocks.emit(case.sgraph, case.sizes, cut=True)
+    agree(case, jax.jit(blocks.call)(*given.values()), wanted, "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_where_it_is_proved_nothing_is_checked(dtype: str) -> None:
+    case = attention(2, 40, 40, 8, dtype, fill=-1e30)
+    assert ("j_idle" in text(case, Schedule(cut=True))) is (dtype == "bfloat16")
+
+
 def test_causal_tiles_below_the_diagonal_have_no_mask() -> None:
     case = attention(2, 64, 64, 16, "float16", fill=-1e30)
-    lines = text(case, Choices(cut=True)).splitlines()
+    lines = text(case, Schedule(cut=True)).splitlines()
     loops = [n for n, line in enumerate(lines) if "for j_start" in line]
     assert len(loops) == 2
     assert "range(0, j_full, 16)" in lines[loops[0]]
@@ -127,14 +165,14 @@ def test_what_is_not_neutral_is_not_cut() -> None:
     total = Accumulator("total", "sum", op("exp", mul(masked, -1e-30)), (ROW,))
     loops = (Loop(KEY, 8, (total,)),)
     kernel = Kernel("sums", (GridAxis(ROW, 8),), loops, (store(y, (ROW,), total.carried()),))
-    with_cut = emit_kernel(kernel, "float32", Choices(cut=True)).source.text
+    with_cut = emit_kernel(kernel, "float32", Schedule(cut=True)).source.text
     assert "range(0, 40, 8" in with_cut
 
 
 @pytest.mark.parametrize("case", cases("float32", big=False), ids=lambda c: c.name)
 def test_exp2(case: Case) -> None:
     given = inputs(case)
-    found = interpreted(case, given, Choices(exp2=True))
+    found = interpreted(case, given, Schedule(exp2=True))
     agree(case, found, expected(case, given), "float32")
 
 
@@ -142,11 +180,11 @@ def test_exp2(case: Case) -> None:
 def test_swizzled_blocks_are_all_blocks(swizzle: int) -> None:
     case = gatedmlp(70, 16, 90, "float32").tiles(T_i=16, T_j=16, T_k=16)
     given = inputs(case)
-    found = interpreted(case, given, Choices(swizzle=swizzle))
+    found = interpreted(case, given, Schedule(swizzle=swizzle))
     agree(case, found, expected(case, given), "float32")
     three = attention_split(2, 20, 40, 8, 2, "float32")
     given = inputs(three)
-    found = interpreted(three, given, Choices(swizzle=swizzle))
+    found = interpreted(three, given, Schedule(swizzle=swizzle))
     agree(three, found, expected(three, given), "float32")
 
 

@@ -151,7 +151,7 @@ def test_ranking_tries_the_best_first_and_looks_around(
     assert len(first) == 12
     assert guesses[0] == min(guesses)
     sizes = first[0][1]
-    near = ranking.around(sizes)
+    near = ranking.around(*first[0][1:])
     assert {s for _, s, _ in near} - {sizes}, "no neighbours"
     for _, other, schedule in near:
         changed = [(a, b) for (_, a), (_, b) in zip(sizes, other, strict=True) if a != b]

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from prism_jax.emit.concrete import concrete
 from prism_jax.emit.triton.kernel import EmittedKernel, ScheduleLike, emit_kernel
+from prism_jax.ir.concrete import concrete
 from prism_jax.ir.sgraph import SGraph
 
 __all__ = ["EmittedKernel", "ScheduleLike", "emit", "emit_kernel"]

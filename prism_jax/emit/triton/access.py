@@ -47,6 +47,8 @@ def load(tiles: Tiles, node: Load, env: Env, order: tuple[Key, ...] | None = Non
         depth = max([depth, *(d for _, d in masks)])
         other = literal(float(fill)) if node.sort == "real" else str(int(fill))
         arguments += [f"mask={address.joined(masks)}", f"other={other}"]
+    policy = _eviction(tiles, node)
+    arguments += [f'eviction_policy="{policy}"'] if policy is not None else []
     zero = ragged if fill == 0 else frozenset[Key]()
     return tiles.assign(
         node.tensor.name,
@@ -57,6 +59,16 @@ def load(tiles: Tiles, node: Load, env: Env, order: tuple[Key, ...] | None = Non
         describe(node),
         zero,
     )
+
+
+def _eviction(tiles: Tiles, node: Load) -> str | None:
+    """What the cache should do with a load: keep what other blocks read again, give way for what
+    only this block reads.
+    """
+    if not tiles.blocks:
+        return None
+    own = set(node.axes_free)
+    return "evict_first" if tiles.blocks <= own else "evict_last"
 
 
 def store(tiles: Tiles, item: Store, env: Env) -> None:

@@ -17,6 +17,7 @@ from prism_jax.emit.binary import KernelSource, pointer_type
 from prism_jax.emit.names import Names, identifier
 from prism_jax.emit.scopes import Scope
 from prism_jax.emit.triton import access
+from prism_jax.emit.triton.early import early
 from prism_jax.emit.triton.loops import LoopWriter
 from prism_jax.emit.triton.operators import HELPERS, needed
 from prism_jax.emit.triton.spans import Dimension, Layout, lay_out
@@ -38,6 +39,14 @@ class ScheduleLike(Protocol):
     def num_stages(self) -> int: ...
     @property
     def products(self) -> str: ...
+    @property
+    def cut(self) -> bool: ...
+    @property
+    def exp2(self) -> bool | None: ...
+    @property
+    def swizzle(self) -> int: ...
+    @property
+    def hints(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,8 @@ class _Writer:
             t.name: self.names.new(f"{t.name}_ptr") for t in (*kernel.reads, *kernel.writes)
         }
         narrow = all(t.dtype not in ("float32", "float64") for t in kernel.reads)
-        exp2 = bool(getattr(schedule, "exp2", narrow))
-        self.cut = bool(getattr(schedule, "cut", False))
+        exp2 = narrow if schedule.exp2 is None else schedule.exp2
+        self.cut = schedule.cut
         self.tiles = Tiles(
             compute, self.layout, self.pointers, self.names, exp2, 32 * schedule.num_warps
         )
@@ -83,6 +92,11 @@ class _Writer:
     def run(self) -> EmittedKernel:
         tiles, kernel = self.tiles, self.kernel
         env, grid = self._grid()
+        if self.schedule.hints:
+            spread = (g.axis for g in kernel.grid)
+            tiles.blocks = frozenset(
+                a for a in spread if self.layout.dimensions["grid", a.name].count > 1
+            )
         warps, stages = self.schedule.num_warps, self.schedule.num_stages
         writer = LoopWriter(tiles, kernel, warps, stages, self.cut)
         for loop in kernel.loops:
@@ -106,7 +120,7 @@ class _Writer:
         outer = Scope[Value]()
         outer.add("@triton.jit")
         body = Scope[Value](outer)
-        body.add(*self._docstring(), *self.tiles.scope.lines)
+        body.add(*self._docstring(), *early(self.tiles.scope.lines, self.tiles.elements))
         outer.block(f"def {self.function}({parameters}):", body)
         return f"import triton\nimport triton.language as tl\n{helpers}\n\n{outer.text()}\n"
 
@@ -133,7 +147,7 @@ class _Writer:
         many.sort(key=lambda ad: ad[0] in growing)  # all blocks of the longest rows first
         env: dict[Axis, Span] = {a: tiles.open(d, None, 0) for a, d in dims if d.count == 1}
         counts = [d.count for _, d in many]
-        swizzle = int(getattr(self.schedule, "swizzle", 1))
+        swizzle = self.schedule.swizzle
         plain = len(many) <= 3 and all(c <= GRID_LIMIT for c in counts[1:])
         if plain and (swizzle <= 1 or len(many) < 2):
             blocks = [f"tl.program_id({n})" for n in range(len(many))]

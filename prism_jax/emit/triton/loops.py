@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from prism_jax.emit import cuts
 from prism_jax.emit.triton import access, contractions, reductions
 from prism_jax.emit.triton.describe import describe
 from prism_jax.emit.triton.operators import literal, tl_dtype
+from prism_jax.emit.triton.phases import Phase, left_out, phases
 from prism_jax.emit.triton.spans import Dimension, Key
 from prism_jax.emit.triton.tiles import Env, Span, Tiles, Value
-from prism_jax.ir.nodes import REAL, Carried, Pointwise
+from prism_jax.ir.nodes import REAL, Carried
 from prism_jax.ir.ops import MONOIDS
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel, Loop
@@ -66,12 +66,17 @@ class LoopWriter:
         dimension = tiles.layout.dimensions[(f"loop{number}", loop.axis.name)]
         states = [self._start(a, loop, env, dimension.key) for a in loop.accumulators]
         low, high, single = self._bounds(loop, env)
-        phases: list[tuple[str, str, Pointwise | None]] = [(low, high, None)]
+        steps, rest = [Phase(low, high)], None
         if self.cut and not single:
-            phases = self._phases(loop, env, low, high)
-        for first, last, holds in phases:
+            steps, rest = phases(tiles, loop, env, low, high)
+        for phase in steps:
             self.number = number + 1
-            self._phase(loop, env, states, dimension, (first, last, single), holds)
+            self._phase(loop, env, states, dimension, phase, single)
+        if rest is not None:
+            maxima = {s.accumulator.name: s.value for s in states}
+            self.number = number + 1
+            phase = left_out(tiles, loop, rest, maxima)
+            self._phase(loop, env, states, dimension, phase, False)
         for state in states:
             self._finish(state, dimension.key)
 
@@ -81,19 +86,21 @@ class LoopWriter:
         env: Env,
         states: Sequence[_State],
         dimension: Dimension,
-        bounds: tuple[str, str, bool],
-        holds: Pointwise | None,
+        phase: Phase,
+        single: bool,
     ) -> None:
-        """One `for`, or the only step. `holds`: a selection that takes its first value
-        throughout.
-        """
+        """One `for`, or the only step."""
         tiles, outer = self.tiles, self.tiles.scope
-        low, high, single = bounds
-        start = tiles.names.new(f"{loop.axis.name}_start")
+        low, high = phase.low, phase.high
+        counter = start = tiles.names.new(f"{loop.axis.name}_start")
         if single:
             start = None if low == "0" else low
         tiles.scope = outer.child()
-        tiles.holds = holds
+        if phase.gap is not None:
+            counter = tiles.names.new(f"{loop.axis.name}_at")
+            at, width = phase.gap
+            tiles.scope.add(f"{start} = tl.where({counter} < {at}, {counter}, {counter} + {width})")
+        tiles.holds = phase.holds
         span = tiles.open(dimension, start, tiles.scope.depth)
         inside = {**env, loop.axis: span}
         for inner in loop.inner:
@@ -113,9 +120,10 @@ class LoopWriter:
             outer.inline(body)
             return
         steps = f"{low}, {high}, {dimension.tile}"
-        pipelined = any("tl.dot(" in line for line in body.lines) or self.num_stages < 2
-        extra = "" if pipelined else f", num_stages={self.num_stages}"
-        outer.block(f"for {start} in {'tl.' if extra else ''}range({steps}{extra}):", body)
+        stages = 1 if phase.rare else self.num_stages
+        pipelined = any("tl.dot(" in line for line in body.lines) or stages < 2
+        extra = "" if pipelined and not phase.rare else f", num_stages={stages}"
+        outer.block(f"for {counter} in {'tl.' if extra else ''}range({steps}{extra}):", body)
 
     # --- the loop statement ---------------------------------------------------------------------
 
@@ -138,34 +146,6 @@ class LoopWriter:
         if share * splits * tile > size:
             high = f"tl.minimum({high}, {size})"
         return low, high, share == 1 and steps == splits
-
-    def _phases(
-        self, loop: Loop, env: Env, low: str, high: str
-    ) -> list[tuple[str, str, Pointwise | None]]:
-        """The steps that a mask leaves: first those that it leaves whole, then the others."""
-        tiles, tile = self.tiles, min(int(loop.tile), int(loop.axis.size))
-        extents = {a: cuts.Extent(s.start, s.tile) for a, s in env.items()}
-        found = cuts.find(loop, extents, tile)
-        if found is None:
-            return [(low, high, None)]
-        mask, cut = found
-
-        def let(name: str, text: str) -> str:
-            depth = tiles.scope.depth
-            return tiles.assign(f"{loop.axis.name}_{name}", text, (), "int32", depth, "").text
-
-        if cut.low is not None:
-            text = cut.low if low == "0" else f"tl.maximum({low}, {cut.low})"
-            low = let("low", text)
-        if cut.high is not None:
-            plain = high == str(int(loop.axis.size))
-            high = let("high", cut.high if plain else f"tl.minimum({high}, {cut.high})")
-        if cut.full is None or loop.inner:
-            return [(low, high, None)]
-        full = let("full", cut.full if low == "0" else f"tl.maximum({low}, {cut.full})")
-        if low != "0":  # a block's share of the loop may end before
-            full = let("full", f"tl.minimum({full}, tl.maximum({low}, {high} // {tile} * {tile}))")
-        return [(low, full, mask), (full, high, None)]
 
     # --- accumulators ---------------------------------------------------------------------------
 

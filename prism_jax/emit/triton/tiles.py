@@ -11,6 +11,7 @@ stores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -67,9 +68,11 @@ class Tiles:
       pointers: name of the pointer of each tensor.
       exp2: write exp(x) as exp2(x * log2(e)), with constants of x folded into the factor.
       threads: of one block.
+      blocks: axes that are spread over several blocks, if loads are to say who reads them again.
       carried: value of each accumulator by name and phase, as far as it has one now.
       helpers: names of the helper functions called so far.
       holds: a selection whose mask is true everywhere in the loop that is open.
+      elements: of a thread, for each name.
     """
 
     compute: str
@@ -78,11 +81,13 @@ class Tiles:
     names: Names
     exp2: bool = False
     threads: int = 128
+    blocks: frozenset[Axis] = frozenset()
     scope: Scope[Value] = field(default_factory=lambda: Scope[Value]())
     carried: dict[tuple[str, str], Value] = field(default_factory=dict[tuple[str, str], Value])
     spans: dict[Key, Span] = field(default_factory=dict[Key, Span])
     helpers: set[str] = field(default_factory=set[str])
     holds: Pointwise | None = None
+    elements: dict[str, int] = field(default_factory=dict[str, int])
 
     # --- names, lines, dimensions ---------------------------------------------------------------
 
@@ -98,6 +103,8 @@ class Tiles:
     ) -> Value:
         """A new name for `text`, written in the scope at `depth`, with a comment."""
         name = self.names.new(wish)
+        count = math.prod(self.width(k) for k in dims)
+        self.elements[name] = -(-count // self.threads)
         first, *more = fitted(f"{name} = {text}")
         shown = f"  # {name_of(dims) if comment is None else comment}" if comment != "" else ""
         scope = self.scope.at(depth)
@@ -294,6 +301,9 @@ class Tiles:
             return self.tile(node.args[1], env)
         if node.op == "exp" and self.exp2 and self.compute == "float32":
             return exponentials.exponential(self, node, env)
+        inverse = self._inverse(node)
+        if inverse is not None:
+            return self._pointwise(Pointwise("mul", (node.args[0], Const(inverse))), env)
         values = [self.number(arg, env) for arg in node.args]
         dims = self.sorted(k for v in values for k in v.dims)
         texts = [self.align(v, dims) for v in values]
@@ -317,6 +327,18 @@ class Tiles:
             else frozenset[Key]()
         )
         return self.assign(node.op, text, dims, dtype, depth, zero=zero)
+
+    def _inverse(self, node: Pointwise) -> float | None:
+        """1 / c of a division by a constant: where that is exact, or no less exact than what is
+        done to exponents.
+        """
+        if node.op != "div" or node.sort != REAL or not isinstance(node.args[1], Const):
+            return None
+        number = float(node.args[1].value)
+        mantissa, exponent = math.frexp(number)
+        exact = abs(mantissa) == 0.5 and abs(exponent) < 100
+        normal = math.isfinite(number) and 1e-30 < abs(number) < 1e30
+        return 1.0 / number if exact or (normal and self.exp2) else None
 
     def _logic(self, op: str, values: list[Value], texts: list[str]) -> str:
         """and, or, xor of masks of which one is a scalar: a choice, which needs no broadcast."""

@@ -35,7 +35,7 @@ from prism_jax.ir.nodes import (
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, LibraryCall, Loop, SGraph
 
-__all__ = ["concrete", "number"]
+__all__ = ["concrete", "concrete_tensors", "number"]
 
 
 def number(size: Size) -> int:
@@ -56,6 +56,18 @@ def concrete(sgraph: SGraph, sizes: Mapping[str, int]) -> SGraph:
       ValueError: a symbol without a value.
     """
     return _Substitution(sizes).sgraph(sgraph)
+
+
+def concrete_tensors(sgraph: SGraph, sizes: Mapping[str, int]) -> SGraph:
+    """`sgraph` with numbers for the dimensions of its inputs and outputs only; its kernels keep
+    their symbols.
+
+    Raises:
+      ValueError: a symbol without a value.
+    """
+    tensor = _Substitution(sizes).tensor
+    inputs, outputs = map(tensor, sgraph.inputs), map(tensor, sgraph.outputs)
+    return replace(sgraph, inputs=tuple(inputs), outputs=tuple(outputs))
 
 
 class _Substitution:
