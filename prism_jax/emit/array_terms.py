@@ -88,10 +88,10 @@ class Terms:
     tensors: dict[str, tuple[str, int]]
     order: Mapping[Axis, int] = field(default_factory=dict[Axis, int])
     unroll: int = 0
-    moving: frozenset[Axis] = frozenset()
-    arg_by_value: bool = False
     names: Names = field(default_factory=lambda: Names(("jax", "jnp", "lax", "np")))
     scope: Scope[Value] = field(default_factory=lambda: Scope[Value]())
+    moving: frozenset[Axis] = frozenset()
+    arg_by_value: bool = False
 
     # --- scopes and lines -----------------------------------------------------------------------
 
