@@ -75,7 +75,7 @@ class Builder:
     def _emitted(self, plan: Plan) -> Emitted | ArrayFunction | str:
         try:
             if plan.backend == "lax":
-                return lax_blocks.emit(plan.sgraph, plan.numbers, cut=plan.cut)
+                return lax_blocks.emit(plan.sgraph, plan.numbers, plan.unroll, plan.cut)
             return emit(plan)
         except (ValueError, NotImplementedError) as error:
             return f"not emitted: {error}"
