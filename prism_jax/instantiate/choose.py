@@ -9,6 +9,7 @@ faster than the reference by `min_gain` in the same run.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,15 +17,15 @@ from typing import Any
 
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
+from prism_jax.instantiate.climb import unrolls
+from prism_jax.instantiate.host import Contest
 from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.instantiate.rank import Ranking
 from prism_jax.instantiate.strict import stricter
 from prism_jax.instantiate.tune import Clock, Emitter, Function, Trials, tune
-from prism_jax.ir.nodes import Pointwise, Reduce
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
-UNROLL_UP_TO = 128
 RESERVE_SECONDS = 3.0
 """Kept back from tuning, for timing and checking what was tuned."""
 SHARE_OF_TIME_LEFT = 0.5
@@ -115,6 +116,37 @@ class _Choice:
         self.base: float | None = None
 
     def run(self) -> Outcome:
+        if self.device.kind == "cpu" and self.options.tune != "off":
+            self._contest()
+        else:
+            self._one_by_one()
+        tried = tuple(self.tried)
+        if self.best is None:
+            return Outcome(None, None, tried, self.base, None, None, self.trials)
+        _, plan, function, gain, evidence = self.best
+        return Outcome(plan, function, tried, self.base, gain, evidence, self.trials)
+
+    def _contest(self) -> None:
+        """On a host: everything is measured first, then the fastest that is right is taken."""
+        contest = Contest(
+            self.reference, self.device, self.emitter, self.judge.kernel_clock,
+            self.options.tune_seconds, self.trials,
+        )  # fmt: skip
+        for entry in contest.run(self._candidates(), self.program.digest):
+            measured = entry.seconds if math.isfinite(entry.seconds) else None
+            if measured is None or time.monotonic() > self.deadline:
+                refused = entry.why or "no time left"
+            elif self.best is not None:
+                refused = "slower than the plan chosen"
+            elif entry.seconds > contest.base:
+                refused = "slower than XLA's own version"
+            else:
+                self._consider(entry.plan, entry.candidate)
+                continue
+            self._add(entry.plan, entry.candidate, measured=measured, refused=refused)
+        self.base = self.base or (contest.base if math.isfinite(contest.base) else None)
+
+    def _one_by_one(self) -> None:
         for candidate in self._candidates():
             if self.best is not None and candidate.bound >= self.best[0]:
                 self._note(candidate, None, "its bound is no better than the plan chosen")
@@ -125,11 +157,6 @@ class _Choice:
             else:
                 for plan in self._plans(candidate):
                     self._consider(plan, candidate)
-        tried = tuple(self.tried)
-        if self.best is None:
-            return Outcome(None, None, tried, self.base, None, None, self.trials)
-        _, plan, function, gain, evidence = self.best
-        return Outcome(plan, function, tried, self.base, gain, evidence, self.trials)
 
     def _candidates(self) -> list[Candidate]:
         """What is worth measuring whole: other forms by XLA, and the best structures with kernels
@@ -146,14 +173,19 @@ class _Choice:
             worth = [c for c in ours if c.estimate < self.own.estimate * 1.5] or ours[:1]
             pure = [c for c in worth if c.kernels == len(c.sgraph.nodes)]
             mixed = [c for c in worth if c.kernels < len(c.sgraph.nodes)]
-            found += _distinct(pure)[: STRUCTURES - 1] + _distinct(mixed)[:1]
+            if self.device.kind == "cpu":
+                found += _structures(pure, self.program.digest, STRUCTURES - 1)
+            else:
+                found += _distinct(pure)[: STRUCTURES - 1]
+            found += _distinct(mixed)[:1]
         return sorted(found, key=lambda c: (c.kernels < len(c.sgraph.nodes), c.estimate))
 
     def _plans(self, candidate: Candidate) -> list[Plan]:
         name, graph = self.device.name, candidate.sgraph
         if not candidate.kernels:
-            unrolls = _unrolls(candidate, self.device)
-            plans = [Plan(graph, "jnp", name, unroll=unroll) for unroll in unrolls]
+            roots = [store.value for store in candidate.form.outputs]
+            numbers = unrolls(roots) if self.device.kind == "cpu" else (0,)
+            plans = [Plan(graph, "jnp", name, unroll=unroll) for unroll in numbers]
             return [p for p in plans if candidate.why != "XLA" or p.unroll]
         if self.device.kind != "gpu":
             return [_untuned(candidate, self.device, "lax")]
@@ -230,6 +262,18 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     return kept
 
 
+def _structures(candidates: Sequence[Candidate], own: str, most: int) -> list[Candidate]:
+    """The best form of each of the best structures, and the user's own form of the same structure:
+    a host's products are not so much faster than rounding alike is worth.
+    """
+    found: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        forms = found.setdefault(candidate.why, [])
+        if not forms or (len(forms) == 1 and candidate.form.digest == own):
+            forms.append(candidate)
+    return [candidate for forms in list(found.values())[:most] for candidate in forms]
+
+
 def _untuned(candidate: Candidate, device: Device, backend: str) -> Plan:
     sizes = dict(candidate.sizes)
     schedules: list[Schedule] = []
@@ -238,19 +282,3 @@ def _untuned(candidate: Candidate, device: Device, backend: str) -> Plan:
         best = Ranking(kernel, device, mine).first(1)
         schedules.append(best[0][2] if best else Schedule())
     return Plan(candidate.sgraph, backend, device.name, candidate.sizes, tuple(schedules))
-
-
-def _unrolls(candidate: Candidate, device: Device) -> tuple[int, ...]:
-    """Whether reductions of non-products are also tried as sums of slices, which a CPU's vector
-    units like.
-    """
-    if device.kind != "cpu":
-        return (0,)
-    for node in candidate.form.nodes:
-        if isinstance(node, Reduce) and not (
-            isinstance(node.body, Pointwise) and node.body.op == "mul"
-        ):
-            sizes = [a.size for a in node.axes if isinstance(a.size, int)]
-            if node.monoid in ("sum", "max", "min") and max(sizes, default=0) <= UNROLL_UP_TO:
-                return (0, UNROLL_UP_TO)
-    return (0,)

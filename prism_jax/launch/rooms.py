@@ -22,6 +22,7 @@ from prism_jax.instantiate.plan import Plan
 from prism_jax.launch.build import Builder
 from prism_jax.measure import worker
 from prism_jax.measure.clock import kernel_clock
+from prism_jax.measure.host import host_clock
 from prism_jax.measure.inputs import random_inputs
 from prism_jax.measure.pairs import Comparison, Pairs
 from prism_jax.options import Options
@@ -62,7 +63,8 @@ def choose(region: Any, found: SearchResult, device: Device, options: Options) -
         )
         return evidence.accepted, evidence.worst, evidence.reason, evidence
 
-    judge, builder = instantiate.Judge(kernel_clock, pair, check), cast(Any, Builder(device))
+    clock = kernel_clock if device.kind == "gpu" else host_clock
+    judge, builder = instantiate.Judge(clock, pair, check), cast(Any, Builder(device))
     return compat.aside(
         lambda: instantiate.choose(program, found, device, options, builder, reference, judge)
     )
