@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from prism_jax.device import Device
 from prism_jax.ir.forms import is_product, width
-from prism_jax.ir.nodes import Axis, Load, Node, Reduce, Store, Tensor
+from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Reduce, Store, Tensor
+from prism_jax.ir.ops import OPS
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, LibraryCall
 
@@ -53,6 +54,8 @@ def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed
                     launches += 1
         else:
             rate = device.rate("f32")
+        if device.kind == "cpu":
+            total += _pointwise(node.body, device)
         total += max(flops / rate, moved / device.dram_bytes_per_s) + launches * device.launch_s
     written = sum(
         math.prod(_int(a) for i in s.index for a in i.axes_free) * width(s.tensor.dtype)
@@ -64,6 +67,23 @@ def library_cost(name: str, stores: tuple[Store, ...], device: Device) -> Costed
     if not all(isinstance(s.value, Reduce) for s in stores):
         total += (written + last) / device.dram_bytes_per_s + device.launch_s
     return Costed((LibraryCall(name, "xla", stores),), floor, max(total, floor), (), "XLA")
+
+
+def _pointwise(root: Node, device: Device) -> float:
+    """Seconds of the pointwise work of one pass, which a host does not do in the shadow of its
+    memory traffic.
+    """
+    total, seen, stack = 0.0, set[Node](), [root]
+    while stack:
+        node = stack.pop()
+        if node in seen or isinstance(node, Load | Reduce):
+            continue
+        seen.add(node)
+        if isinstance(node, Pointwise) and OPS[node.op].cost != "free":
+            unit = "special" if OPS[node.op].cost == "special" else "f32"
+            total += _elements(node) / device.rate(unit)
+        stack.extend(node.children)
+    return total
 
 
 def traffic_floor(stores: tuple[Store, ...], device: Device) -> float:

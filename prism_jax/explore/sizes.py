@@ -17,14 +17,16 @@ works on one matrix at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from prism_jax.device import Device
 from prism_jax.ir.forms import Form, Number, forms, is_product
-from prism_jax.ir.nodes import Axis, Pointwise, Reduce, Size
+from prism_jax.ir.nodes import Axis, Node, Pointwise, Reduce, Size
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel
 
@@ -34,6 +36,10 @@ MAX_LOOP_TILE = 4096
 MIN_LOOP_TILE = 16
 MAX_SPLIT = 64
 MAX_BLOCKS = 2**24
+CORES_OF_A_BLOCK = 2
+"""Of a host: XLA shares out the tiles of a block, and more cores than this wait more than they
+work.
+"""
 
 
 def largest_grid_tile(device: Device) -> int:
@@ -44,10 +50,12 @@ def largest_grid_tile(device: Device) -> int:
 
 
 def largest_tile(device: Device) -> int:
-    """Elements that one block's accumulators and its largest intermediate may have: registers, or a
-    core's cache.
+    """Elements that one block's accumulators and its largest intermediate may have: registers, or
+    the caches of the few cores that work on a block together.
     """
-    return 49152 if device.kind == "gpu" else device.smem_per_block // 4
+    if device.kind == "gpu":
+        return 49152
+    return device.smem_per_block // 4 * min(CORES_OF_A_BLOCK, device.sm_count)
 
 
 def power_of_two(size: int) -> int:
@@ -125,6 +133,34 @@ def legal(form: Form, device: Device, rows: int) -> npt.NDArray[np.bool_]:
     return fits
 
 
+def fused(kernel: Kernel, sizes: Table) -> Number:
+    """Elements of the largest tile of a block where pointwise work is fused into a reduction that
+    is no product, as XLA does on a host: the axes of such reductions make no tile wider.
+    """
+    inside: set[Axis] = set()
+    products: set[Node] = set()  # are never built
+    for loop in kernel.all_loops:
+        products.update(a.summand for a in loop.accumulators if a.monoid == "sum")
+    for node in walk(kernel.roots):
+        if isinstance(node, Reduce) and node.monoid == "sum" and is_product(node.body):
+            products.add(node.body)
+        elif isinstance(node, Reduce):
+            inside.update(node.axes)
+    tiles = {g.axis: g.tile for g in kernel.grid} | {x.axis: x.tile for x in kernel.all_loops}
+
+    def tile(axis: Axis) -> Number:
+        size = tiles.get(axis, axis.size)
+        return sizes[size] if isinstance(size, str) else size
+
+    widest: Number = 1
+    for node in walk(kernel.roots):
+        if node in products and is_product(node):
+            continue
+        axes = [a for a in node.axes_free if a not in inside]
+        widest = np.maximum(widest, math.prod(tile(a) for a in axes))
+    return widest
+
+
 def evaluate(kernel: Kernel, device: Device) -> tuple[Table, Form]:
     """The table of assignments that fit and the closed forms on it. The table is empty where
     nothing fits.
@@ -132,6 +168,8 @@ def evaluate(kernel: Kernel, device: Device) -> tuple[Table, Form]:
     sizes = table(kernel, device)
     rows = len(next(iter(sizes.values()), np.zeros(1)))
     form = forms(kernel, sizes)
+    if device.kind == "cpu":
+        form = replace(form, widest=fused(kernel, sizes))
     fits = legal(form, device, rows)
     return {n: column[fits] for n, column in sizes.items()}, _rows(form, fits)
 

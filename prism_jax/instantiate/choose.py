@@ -174,7 +174,7 @@ class _Choice:
             pure = [c for c in worth if c.kernels == len(c.sgraph.nodes)]
             mixed = [c for c in worth if c.kernels < len(c.sgraph.nodes)]
             if self.device.kind == "cpu":
-                found += _structures(pure, self.program.digest, STRUCTURES - 1)
+                found += _structures(pure, self.program.digest, STRUCTURES // 2)
             else:
                 found += _distinct(pure)[: STRUCTURES - 1]
             found += _distinct(mixed)[:1]

@@ -132,6 +132,7 @@ def unrolls(roots: Sequence[Node]) -> tuple[int, ...]:
             isinstance(node.body, Pointwise) and node.body.op == "mul"
         ):
             sizes = [a.size for a in node.axes if isinstance(a.size, int)]
-            if node.monoid in ("sum", "max", "min") and max(sizes, default=0) <= UNROLL_UP_TO:
+            short = bool(sizes) and max(sizes) <= UNROLL_UP_TO
+            if short and node.monoid in ("sum", "max", "min"):
                 return (0, UNROLL_UP_TO)
     return (0,)
