@@ -33,6 +33,8 @@ LAST_COMPILE_SECONDS = 10.0
 HOPELESS = 1.5
 """A candidate is not measured if its estimate is so many times the measured time of the best."""
 STRUCTURES = 4
+FINALISTS = 3
+"""Plans that are compared and checked although the time is over, where those before are refused."""
 FORMS = 4
 TRUST_MODEL_GAIN = 1.5
 """Without measuring, a plan is taken only where the model expects at least this factor: the model
@@ -132,16 +134,26 @@ class _Choice:
             self.reference, self.device, self.emitter, self.judge.kernel_clock,
             self.options.tune_seconds, self.trials,
         )  # fmt: skip
-        for entry in contest.run(self._candidates(), self.program.digest):
+        waiting = contest.run(self._candidates(), self.program.digest)
+        finalists, refused_forms = 0, set[str]()
+        while waiting:
+            # Other structures of a form that the contract refused round much like it.
+            entry = min(waiting, key=lambda e: e.candidate.form.digest in refused_forms)
+            waiting.remove(entry)
             measured = entry.seconds if math.isfinite(entry.seconds) else None
-            if measured is None or time.monotonic() > self.deadline:
+            if measured is None:
                 refused = entry.why or "no time left"
             elif self.best is not None:
                 refused = "slower than the plan chosen"
             elif entry.seconds > contest.base:
                 refused = "slower than XLA's own version"
+            elif finalists >= FINALISTS and time.monotonic() > self.deadline:
+                refused = "no time left"
             else:
+                finalists += 1
                 self._consider(entry.plan, entry.candidate)
+                if self.tried[-1].error is not None and self.best is None:
+                    refused_forms.add(entry.candidate.form.digest)
                 continue
             self._add(entry.plan, entry.candidate, measured=measured, refused=refused)
         self.base = self.base or (contest.base if math.isfinite(contest.base) else None)

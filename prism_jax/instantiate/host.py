@@ -31,8 +31,10 @@ HOPELESS = 1.6
 LEAST_STEP = 0.04
 SHARES = (0.4, 0.7)
 """Parts of the time until which first tries start, and neighbours."""
-OWN_FORM = 0.97
-"""The user's own form is taken for so many times its time: it rounds as the user's program does."""
+OWN_FORM = 0.9
+"""The user's own form is taken for so many times its time: it rounds as the user's program does,
+and a form that is refused for its rounding has cost a check.
+"""
 
 Function = Callable[..., Sequence[Any]]
 
