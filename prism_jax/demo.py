@@ -42,9 +42,7 @@ def main(seconds: float = 1.0) -> int:
     return int(any(record.keeps_contract is False or record.note for record in records))
 
 
-def _part(
-    suite: str, title: str, names: tuple[str, ...] | None, settings: runner.Settings
-) -> Run:
+def _part(suite: str, title: str, names: tuple[str, ...] | None, settings: runner.Settings) -> Run:
     _say(f"\n{suite}: {title}")
     _say(line(table.HOST_HEAD))
     run = runner.run(

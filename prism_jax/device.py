@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -123,9 +124,7 @@ ROWS: Mapping[str, Device] = {
         compute_capability=80,
     ),
     "H100": _HOPPER,
-    "H200": dataclasses.replace(
-        _HOPPER, name="H200", dram_bytes_per_s=4.3e12, l2_bytes=60 * 2**20
-    ),
+    "H200": dataclasses.replace(_HOPPER, name="H200", dram_bytes_per_s=4.3e12, l2_bytes=60 * 2**20),
 }
 
 _calibrated: dict[str, Device] = {}
@@ -217,14 +216,13 @@ def calibrate_cpu() -> Device:
     last_level = _cache_bytes("SC_LEVEL3_CACHE_SIZE", 32 * 2**20)
     own = _cache_bytes("SC_LEVEL2_CACHE_SIZE", 2**20)
 
-    # In elements: beyond all caches, within one core's cache, the side of a product.
-    large, small, square = 4 * 2**20, 2**14, 512
+    # In elements: beyond all caches, within one core's cache, sides of products. The smaller one
+    # is over before a busy machine takes the core away.
+    large, small, squares = 4 * 2**20, 2**14, (512, 256)
     source = [np.ones(large, np.float32) for _ in range(count)]
     target = [np.empty(large, np.float32) for _ in range(count)]
     block = [np.full(small, 0.5, np.float32) for _ in range(count)]
     result = [np.empty(small, np.float32) for _ in range(count)]
-    left = np.ones((square, square), np.float32)
-    product = np.empty_like(left)
     inner = 64  # repeats of an in-cache operation, so that a call's own cost is small beside it
 
     def copy(core: int) -> None:
@@ -239,14 +237,18 @@ def calibrate_cpu() -> Device:
             np.exp(block[core], out=result[core])
 
     with ThreadPoolExecutor(count) as pool:  # numpy releases the interpreter lock in these loops
-        copy_s = _best(lambda: list(pool.map(copy, range(count))), 5)
-        multiply_s = _best(lambda: list(pool.map(multiply, range(count))), 5)
-        exp_s = _best(lambda: list(pool.map(exponential, range(count))), 5)
-    product_s = _best(lambda: np.matmul(left, left, out=product), 10)
+        copy_s = _best(lambda: list(pool.map(copy, range(count))), 7)
+        multiply_s = _best(lambda: list(pool.map(multiply, range(count))), 15)
+        exp_s = _best(lambda: list(pool.map(exponential, range(count))), 15)
+    products: list[float] = []
+    for square in squares:
+        left = np.ones((square, square), np.float32)
+        seconds = _best(functools.partial(np.matmul, left, left, np.empty_like(left)), 30)
+        products.append(2.0 * square**3 / seconds)
 
     # On a machine busy with other work even the best run is slow; no current core is slower than
     # this.
-    product_rate = _step(max(2.0 * square**3 / product_s, count * LEAST_PRODUCT_RATE))
+    product_rate = _step(max(*products, count * LEAST_PRODUCT_RATE))
     return Device(
         name="CPU",
         kind="cpu",

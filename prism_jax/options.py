@@ -293,6 +293,7 @@ def cache_folder(settings: Options) -> str | None:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "prism_jax") if os.path.isabs(base) else None
 
+
 _scope: ContextVar[Options | None] = ContextVar("prism_jax_options", default=None)
 # jax's own caches have to see the scoped options too: a function that was compiled under others is
 # traced again. Two jax.jit caches never mix because the value is part of their key.

@@ -132,8 +132,9 @@ def test_oracle_is_the_program_in_exact_arithmetic(name: str) -> None:
     arguments = [Operand(shape, "float16").draw(generator) for shape in shapes]
     exact = {  # written out with numpy in float64, no jax involved
         "gqa": lambda q, k, v: _softmax(q @ k) @ v,
-        "qknorm": lambda q, k, v: _softmax(_rms(q) @ np.swapaxes(_rms(np.swapaxes(k, 1, 2)), 1, 2))
-        @ v,
+        "qknorm": lambda q, k, v: (
+            _softmax(_rms(q) @ np.swapaxes(_rms(np.swapaxes(k, 1, 2)), 1, 2)) @ v
+        ),
         "rmsnorm": lambda x, w: _rms(x) @ w,
         "gatedmlp": lambda x, a, b: (x @ a) / (1 + np.exp(-(x @ a))) * (x @ b),
         "lora": lambda x, w, a, b: x @ w + x @ a @ b,
@@ -315,9 +316,7 @@ def _device(us: float, kernels: int = 1) -> records.DeviceTime:
 
 def _run(*rows: records.Record) -> records.Run:
     protocol = records.Protocol(device="NVIDIA H100", platform="gpu", versions={"jax": "0.11.2"})
-    return records.Run(
-        suite="mirage", protocol=protocol, records=rows, skipped={"x": "needs flax"}
-    )
+    return records.Run(suite="mirage", protocol=protocol, records=rows, skipped={"x": "needs flax"})
 
 
 def test_records_survive_a_file(tmp_path: Path) -> None:

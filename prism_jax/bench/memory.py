@@ -38,9 +38,7 @@ def measure(suite: str, key: str, version: Version, timeout_s: float = 600.0) ->
     if not RESET.exists():
         return None
     command = [sys.executable, "-m", __name__, suite, key, version]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout_s, check=True
-    )
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True)
     return int(answer.stdout.split()[-1])
 
 

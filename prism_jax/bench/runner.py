@@ -79,9 +79,7 @@ def run(
     conditions = protocol(settings)
 
     def so_far() -> Run:
-        return Run(
-            suite=suite, protocol=conditions, records=tuple(records), skipped=dict(skipped)
-        )
+        return Run(suite=suite, protocol=conditions, records=tuple(records), skipped=dict(skipped))
 
     for row in rows:
         if row.missing:

@@ -36,9 +36,7 @@ def measure(suite: str, keys: Sequence[str], timeout_s: float = 3600.0) -> dict[
       RuntimeError: torch is not installed, or its process died before any row.
     """
     command = [sys.executable, "-m", __name__, suite, *keys]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     found: dict[str, DeviceTime] = {}
     for line in answer.stdout.splitlines():
         if line.startswith("{"):

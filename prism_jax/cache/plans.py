@@ -95,4 +95,3 @@ def fits(plan: Plan, program: Any) -> None:
 
 def _types(tensors: Iterable[Tensor]) -> list[tuple[Any, str]]:
     return [(tensor.shape, tensor.dtype) for tensor in tensors]
-

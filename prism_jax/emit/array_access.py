@@ -133,6 +133,23 @@ def _slice(
     terms: Terms, node: Load, env: Env, text: str, dims: list[Dimension], depth: int
 ) -> Value:
     """A rectangular piece: one element for constants and scalar axes, a run for the others."""
+    python = [d for d in dims if d.axis is not None and terms.range_of(d.axis, env).python]
+    if len(python) == 1 and len(dims) > 1:
+        return _slices(terms, node, env, text, dims, python[0], depth)
+    axes, cut = _cut(terms, env, text, dims)
+    spans = [terms.range_of(d.axis, env) for d in dims if d.axis is not None]
+    depth = max([depth, *(s.depth for s in spans if s.start is not None)])
+    if cut.isidentifier():
+        from prism_jax.emit.array_terms import Value
+
+        return Value(cut, axes, node.tensor.dtype, depth)
+    return terms.assign(node.tensor.name, cut, axes, node.tensor.dtype, depth)
+
+
+def _cut(
+    terms: Terms, env: Env, text: str, dims: Sequence[Dimension]
+) -> tuple[tuple[Axis, ...], str]:
+    """The axes and the text of a rectangular piece of the array `text`."""
     starts: list[str] = []
     lengths: list[int] = []
     shown: list[str] = []  # the same as a static slice
@@ -163,22 +180,52 @@ def _slice(
             after.append(f":{step}")
         if span is not None and span.start is not None:
             static = False
-            depth = max(depth, span.depth)
     if static:
         while shown and shown[-1] == ":":
             shown.pop()
-        text += f"[{', '.join(shown)}]" if shown else ""
-    else:
-        comma = "," if len(dims) == 1 else ""
-        text = f"lax.dynamic_slice({text}, ({', '.join(starts)}{comma}), {tuple(lengths)})"
-        while after and after[-1] == ":":
-            after.pop()
-        text += f"[{', '.join(after)}]" if after else ""
-    if text.isidentifier():
-        from prism_jax.emit.array_terms import Value
+        return tuple(axes), text + (f"[{', '.join(shown)}]" if shown else "")
+    comma = "," if len(dims) == 1 else ""
+    text = f"lax.dynamic_slice({text}, ({', '.join(starts)}{comma}), {tuple(lengths)})"
+    while after and after[-1] == ":":
+        after.pop()
+    return tuple(axes), text + (f"[{', '.join(after)}]" if after else "")
 
-        return Value(text, tuple(axes), node.tensor.dtype, depth)
-    return terms.assign(node.tensor.name, text, tuple(axes), node.tensor.dtype, depth)
+
+def _slices(
+    terms: Terms, node: Load, env: Env, text: str, dims: list[Dimension], one: Dimension, depth: int
+) -> Value:
+    """The slice that a Python loop over `one` is at: of each slice there is an array of its own,
+    made outside of all other loops, since XLA vectorises reading a run of an array and not reading
+    a run of an array's column.
+    """
+    from prism_jax.emit.array_terms import Value
+
+    assert one.axis is not None
+    span = terms.range_of(one.axis, env)
+    assert span.start is not None
+    count, name = int(one.axis.size), f"{node.tensor.name}_slices"
+    key = ("slices", text, dims.index(one), count, one.step, one.offset)
+    known = terms.scope.find(key)
+    if known is None:
+        place = _times("n", one.step, one.offset)
+        shown = ", ".join(place if d is one else ":" for d in dims)
+        every = f"[{text}[{shown}] for n in range({count})]"
+        made = terms.assign(name, every, (), node.tensor.dtype, depth)
+        known = terms.scope.at(depth).know(key, made)
+    rest = [d for d in dims if d is not one]
+    spans = [terms.range_of(d.axis, env) for d in rest if d.axis is not None]
+    inner = max([depth, *(s.depth for s in spans if s.start is not None)])
+    key = ("slices", node, known.text, *spans)
+    tiles = terms.scope.find(key)
+    if tiles is None:
+        given = Value("one", (), node.tensor.dtype, depth)
+        axes, cut = _cut(terms, env, given.text, rest)
+        tiles = Value(known.text, axes, known.dtype, known.depth)
+        if cut != given.text:
+            every = f"[{cut} for one in {known.text}]"
+            tiles = terms.assign(name, every, axes, node.tensor.dtype, inner)
+        terms.scope.at(inner).know(key, tiles)
+    return Value(f"{tiles.text}[{span.start}]", tiles.axes, tiles.dtype, span.depth)
 
 
 def _times(start: str, step: int, offset: int) -> str:

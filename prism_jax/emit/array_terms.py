@@ -16,12 +16,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from prism_jax.emit import array_access, array_dot
+from prism_jax.emit import array_access, array_reduce
 from prism_jax.emit.names import Names
 from prism_jax.emit.product import factors
 from prism_jax.emit.scopes import Scope, fitted
 from prism_jax.ir.nodes import (
-    FLOATS,
     REAL,
     Axis,
     Carried,
@@ -32,7 +31,7 @@ from prism_jax.ir.nodes import (
     Pointwise,
     Reduce,
 )
-from prism_jax.ir.ops import MONOIDS, OPS
+from prism_jax.ir.ops import OPS
 
 __all__ = ["Env", "Range", "Terms", "Value", "number_text"]
 
@@ -43,7 +42,8 @@ class Range:
     `depth` on.
 
     `size` None: the single element `start`, so that arrays have no dimension for the axis. `live`:
-    text of a mask of the elements that count, where a last tile overlaps the one before.
+    text of a mask of the elements that count, where a last tile overlaps the one before. `python`:
+    `start` is a variable of a Python loop over the whole axis.
     """
 
     axis: Axis
@@ -51,6 +51,7 @@ class Range:
     size: int | None
     depth: int = 0
     live: str | None = None
+    python: bool = False
 
 
 Env: TypeAlias = Mapping[Axis, Range]
@@ -77,6 +78,10 @@ class Terms:
       tensors: source text of each tensor by name, and the scope depth where it exists.
       order: rank of each axis in the dimensions of arrays that could have any order.
       unroll: longest reduction of a body that is no product to be written as a sum of slices.
+      moving: axes of which only a tile is seen at a time. What reduces over others and depends on
+        some of them only is computed once, whole, and read in tiles.
+      arg_by_value: the index of the best is found by comparing with the best: two passes that
+        vectorise, where XLA's CPU backend reduces pairs one by one.
     """
 
     compute: str
@@ -85,6 +90,8 @@ class Terms:
     unroll: int = 0
     names: Names = field(default_factory=lambda: Names(("jax", "jnp", "lax", "np")))
     scope: Scope[Value] = field(default_factory=lambda: Scope[Value]())
+    moving: frozenset[Axis] = frozenset()
+    arg_by_value: bool = False
 
     # --- scopes and lines -----------------------------------------------------------------------
 
@@ -157,7 +164,7 @@ class Terms:
             case Pointwise():
                 return self._pointwise(node, env)
             case Reduce():
-                return self._reduce(node, env)
+                return array_reduce.reduction(self, node, env)
             case Carried():
                 raise ValueError(f"{node.accumulator} ({node.phase}) is used where it has no value")
             case _:
@@ -175,7 +182,7 @@ class Terms:
 
     def _pointwise(self, node: Pointwise, env: Env) -> Value:
         row = OPS[node.op]
-        values = [self._argument(arg, env) for arg in node.args]
+        values = [self.argument(arg, env) for arg in node.args]
         reals = [v for v, a in zip(values, node.args, strict=True) if a.sort == REAL]
         alone = all(v.dtype == "" for v in reals)  # literals would take jax's own default dtype
         if reals and (alone or row.jnp.startswith("lax.")):  # and lax does not promote them
@@ -187,16 +194,18 @@ class Terms:
         depth = max((v.depth for v in values), default=0)
         texts = [self.align(v, axes) for v in values]
         # An opaque cast stays in its dtype, to be widened by those that use it.
-        dtype = str(node.parameter) if node.op == "cast" else self._width(node.sort)
+        dtype = str(node.parameter) if node.op == "cast" else self.width(node.sort)
         return self.assign(node.op, operation(node, row.jnp, texts), axes, dtype, depth)
 
-    def _argument(self, node: Node, env: Env) -> Value:
+    def argument(self, node: Node, env: Env) -> Value:
+        """The node's value in the dtype of arithmetic."""
         value = self.value(node, env)
         if node.sort == REAL and value.dtype not in ("", self.compute):
             return self.convert(value, self.compute)
         return value
 
-    def _width(self, sort: str) -> str:
+    def width(self, sort: str) -> str:
+        """The dtype of arithmetic in a sort."""
         return self.compute if sort == REAL else sort
 
     def _joint(self, values: Iterable[Value]) -> tuple[Axis, ...]:
@@ -269,24 +278,6 @@ class Terms:
             value = known
         return value
 
-    # --- reductions -----------------------------------------------------------------------------
-
-    def _reduce(self, node: Reduce, env: Env) -> Value:
-        inner = {a: r for a, r in env.items() if a not in node.axes}
-        terms = factors(node.body) if node.monoid == "sum" else ()
-        if len(terms) > 1:
-            return array_dot.contraction(
-                self, terms, node.axes, inner, node.precision, rounded=True
-            )
-        length = math.prod(self.sizes(node.axes, inner))
-        if 1 < length <= self.unroll and len(node.axes) == 1 and not node.monoid.startswith("arg"):
-            return self._unrolled(node, inner)
-        body, dtype = self._argument(node.body, inner), self._width(node.body.sort)
-        body = self.convert(body, dtype) if body.dtype == "" else body
-        if node.precision is not None and node.precision.accumulate == "float64":
-            body, dtype = self.convert(body, "float64"), "float64"
-        return self.fold(node.monoid, body, node.axes, inner, dtype, node.index_sort)
-
     def fold(
         self,
         monoid: str,
@@ -297,40 +288,7 @@ class Terms:
         index_sort: str | None,
     ) -> Value:
         """The value reduced along `summed`; an axis that it does not have counts all the same."""
-        axes = (*(a for a in body.axes if a not in summed), *self.shown(summed, env))
-        kept = axes[: len(axes) - len(self.shown(summed, env))]
-        text = self.spread(body, axes, env)
-        if set(axes) == set(body.axes):  # reduce where the axes stand
-            axes, text = body.axes, body.text
-        dims = tuple(n for n, a in enumerate(axes) if a in summed)
-        if not dims:
-            text = f"jnp.{index_sort}(0)" if index_sort else text
-        else:
-            shown = str(dims[0]) if monoid.startswith("arg") else str(dims)
-            text = MONOIDS[monoid].jnp_reduce.format(text, d=shown)
-            if index_sort or dtype not in (
-                *FLOATS,
-                "bool",
-            ):  # jnp widens small integers and chooses its own index dtype
-                text += f".astype(jnp.{index_sort or dtype})"
-        return self.assign(monoid, text, kept, index_sort or dtype, body.depth)
-
-    def _unrolled(self, node: Reduce, env: Env) -> Value:
-        """A sum of slices: XLA's CPU backend vectorises along other axes, not along a reduced one.
-
-        The lines of the slices may use anything in the open scope, so the sum stands there too.
-        """
-        (axis,) = node.axes
-        step, total = self.names.new(axis.name), self.names.new(node.monoid)
-        outer, self.scope = self.scope, self.scope.child()
-        span = Range(axis, step, None, self.scope.depth)
-        body = self._argument(node.body, {**env, axis: span})
-        text = body.text if body.dtype else f"jnp.{self.compute}({body.text})"
-        update = MONOIDS[node.monoid].jnp.format(total, text)
-        self.scope.add(f"{total} = {text} if {step} == 0 else {update}")
-        inner, self.scope = self.scope, outer
-        outer.block(f"for {step} in range({self.range_of(axis, {}).size}):", inner)
-        return Value(total, body.axes, self._width(node.sort), outer.depth)
+        return array_reduce.fold(self, monoid, body, summed, env, dtype, index_sort)
 
 
 def literal(node: Const) -> str:

@@ -16,20 +16,16 @@ One class in one file: names, scopes and carried values are the state of all its
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
-from prism_jax.emit import array_access, array_dot, cuts
-from prism_jax.emit.array_terms import Env, Range, Terms, Value, number_text
+from prism_jax.emit import array_access, cuts, lax_steps
+from prism_jax.emit.array_terms import Env, Range, Terms, Value
 from prism_jax.emit.jnp import RESERVED, ArrayFunction, axis_order, emit_call
 from prism_jax.emit.names import Names
-from prism_jax.emit.product import factors
 from prism_jax.emit.scopes import Scope, fitted, load_function
 from prism_jax.ir.concrete import concrete
-from prism_jax.ir.nodes import REAL, Axis, Carried, Store, Tensor
-from prism_jax.ir.ops import MONOIDS
-from prism_jax.ir.program import walk
-from prism_jax.ir.sgraph import Accumulator, Kernel, Loop, SGraph
+from prism_jax.ir.nodes import Axis, Store, Tensor
+from prism_jax.ir.sgraph import Kernel, Loop, SGraph
 
 __all__ = ["emit", "emit_kernel"]
 
@@ -88,32 +84,23 @@ def emit_kernel(
     return _Writer(kernel, compute, unroll, name or Names(RESERVED).new(kernel.name), cut).run()
 
 
-@dataclass
-class _State:
-    """An accumulator in the source; `place` is the index of argmax and argmin."""
-
-    accumulator: Accumulator
-    value: Value
-    place: Value | None
-
-    @property
-    def names(self) -> list[str]:
-        return [v.text for v in (self.value, self.place) if v is not None]
-
-
 class _Writer:
     def __init__(self, kernel: Kernel, compute: str, unroll: int, name: str, cut: bool) -> None:
         self.kernel, self.function, self.cut = kernel, name, cut
         self.names = Names((*RESERVED, name))
         tensors = {t.name: (self.names.new(t.name), 0) for t in kernel.reads}
         order = axis_order(kernel.all_stores)
-        self.terms = Terms(compute, tensors, order, unroll, self.names, Scope[Value]())
+        self.terms = Terms(
+            compute,
+            tensors,
+            order,
+            unroll,
+            names=self.names,
+            scope=Scope[Value](),
+            arg_by_value=True,
+        )
         self.buffers: dict[str, str] = {}
         self.env: dict[Axis, Range] = {}
-        self.read = {(n.accumulator, n.phase) for n in walk(kernel.roots) if isinstance(n, Carried)}
-        self.read |= {
-            (name, "old") for x in kernel.all_loops for a in x.accumulators for name in a.depends
-        }
 
     def run(self) -> ArrayFunction:
         terms, kernel = self.terms, self.kernel
@@ -123,7 +110,8 @@ class _Writer:
         for g in moving:
             blocks *= -(-int(g.axis.size) // int(g.tile))
         stepping = {x.axis for x in kernel.all_loops if int(x.tile) < int(x.axis.size)}
-        self._allocate({g.axis for g in moving} | stepping)
+        terms.moving = frozenset({g.axis for g in moving} | stepping)
+        self._allocate(terms.moving)
         outer = terms.scope
         block, step = self.names.new("block"), self.names.new("step")
         buffers = list(self.buffers.values())
@@ -167,7 +155,7 @@ class _Writer:
         store = next(s for s in self.kernel.all_stores if s.tensor == tensor)
         return array_access.split_shape([int(s) for s in tensor.shape], store.index)
 
-    def _allocate(self, moving: set[Axis]) -> None:
+    def _allocate(self, moving: frozenset[Axis]) -> None:
         """Outputs that are written piece by piece exist before the first block, split by axes."""
         for tensor in self.kernel.writes:
             split = self._split(tensor)
@@ -234,7 +222,7 @@ class _Writer:
         size = int(loop.axis.size)
         tile = min(int(loop.tile), size)
         steps = -(-size // tile)
-        states = [self._start(a, env) for a in loop.accumulators]
+        states = [lax_steps.start(terms, a, env) for a in loop.accumulators]
         stored = list(
             dict.fromkeys(self.buffers[s.tensor.name] for x in _nested(loop) for s in x.stores)
         )
@@ -261,25 +249,24 @@ class _Writer:
             inside[loop.axis] = Range(loop.axis, None, tile, terms.scope.depth)
         for inner in loop.inner:
             self._loop(inner, inside)
-        updates = self._steps(states, loop, inside)
+        updates = lax_steps.step(terms, states, loop, inside)
         for store in loop.stores:
             self._store(store, inside)
         if looping:
             terms.scope.add(f"return {_tuple([*updates, *stored])}")
             inner_scope, terms.scope = terms.scope, outer
             outer.block(f"def {body}({step}, carry):", inner_scope)
+            if checks:
+                low, high, body = self._parts(loop, states, checks, low, high, steps, body)
             call = f"lax.fori_loop({low}, {high}, {body}, {_tuple(carried)})"
             outer.add(*fitted(f"{_tuple(carried)} = {call}"))
-            for first, last in self._left_out(loop, states, checks, low, high, steps):
-                call = f"lax.fori_loop({first}, {last}, {body}, {_tuple(carried)})"
-                outer.add(*fitted(f"{_tuple(carried)} = {call}"))
         else:
             pairs = zip([n for s in states for n in s.names], updates, strict=True)
             terms.scope.add(*(f"{name} = {text}" for name, text in pairs))
             inner_scope, terms.scope = terms.scope, outer
             outer.inline(inner_scope)
         for state in states:
-            self._bind(state.accumulator, "final", env, state.place or state.value)
+            lax_steps.bind(terms, state.accumulator, "final", env, state.place or state.value)
 
     def _cut(
         self, loop: Loop, env: Env, tile: int, low: str, high: str
@@ -302,130 +289,35 @@ class _Writer:
         high = self.terms.assign(f"{name}_high", high, (), "int32", depth).text
         return low, high, cut.checks
 
-    def _left_out(
+    def _parts(
         self,
         loop: Loop,
-        states: Sequence[_State],
+        states: Sequence[lax_steps.State],
         checks: Sequence[tuple[str, float]],
         low: str,
         high: str,
         steps: int,
-    ) -> list[tuple[str, str]]:
-        """Bounds of the steps that were left out, which run where a row's maximum is too low."""
-        if not checks:
-            return []
-        names = {s.accumulator.name: s.value.text for s in states}
-        text = " & ".join(f"(jnp.min({names[name]}) > {floor!r})" for name, floor in checks)
-        idle = self.terms.assign(f"{loop.axis.name}_idle", text, (), "bool", self.terms.scope.depth)
-        begin, end = f"jnp.where({idle.text}, {low}, 0)", f"jnp.where({idle.text}, {high}, {steps})"
-        return [(begin, low), (f"jnp.maximum({low}, {high})", end)]
-
-    def _bind(self, accumulator: Accumulator, phase: str, env: Env, value: Value) -> None:
-        if accumulator.index_sort is not None:
-            value = self.terms.convert(value, accumulator.index_sort)
-        self.terms.bind(accumulator.carried(phase), env, value)
-
-    # --- accumulators ---------------------------------------------------------------------------
-
-    def _start(self, accumulator: Accumulator, env: Env) -> _State:
-        terms, sort = self.terms, accumulator.summand.sort
-        depth = terms.scope.depth
-        axes = terms.shown(accumulator.axes, env)
-        shape = terms.sizes(axes, env)
-        monoid = accumulator.monoid.removeprefix("arg")
-        identity = MONOIDS[monoid].identity(sort)
-        dtype = terms.compute if sort == REAL else sort
-        text = f"jnp.full({shape}, {number_text(identity)}, jnp.{dtype.replace('bool', 'bool_')})"
-        value = terms.assign(accumulator.name, text, axes, dtype, depth)
-        place = None
-        if accumulator.index_sort is not None:
-            text = f"jnp.zeros({shape}, jnp.int32)"
-            place = terms.assign(f"{accumulator.name}_at", text, axes, "int32", depth)
-        return _State(accumulator, value, place)
-
-    def _steps(self, states: Sequence[_State], loop: Loop, env: Env) -> list[str]:
-        """Updates of all accumulators in order; returns the texts of the new values."""
-        terms = self.terms
-        depth = terms.scope.depth
-        for state in states:
-            if state.place is None:
-                self._bind(state.accumulator, "old", env, replace(state.value, depth=depth))
-        updates: list[str] = []
-        for state in states:
-            accumulator, old = state.accumulator, state.value
-            if state.place is not None:
-                updates += self._step_arg(state, loop, env)
-                continue
-            part = self._part(accumulator, loop.axis, env)
-            base = self._rescaled(accumulator, old, states, env)
-            texts = (base, terms.spread(terms.convert(part, old.dtype), old.axes, env))
-            text = MONOIDS[accumulator.monoid].jnp.format(*texts)
-            new = terms.assign(f"{accumulator.name}_new", text, old.axes, old.dtype, depth)
-            self._bind(accumulator, "new", env, new)
-            updates.append(new.text)
-        return updates
-
-    def _part(self, accumulator: Accumulator, axis: Axis, env: Env) -> Value:
-        """The summand reduced over the step's tile, less what the tile before has had."""
-        terms, summand = self.terms, accumulator.summand
-        parts = factors(summand) if accumulator.monoid == "sum" else ()
-        if len(parts) > 1 and axis in summand.axes_free:
-            return array_dot.contraction(
-                terms, parts, (axis,), env, accumulator.precision, rounded=False
-            )
-        body = self._body(accumulator, axis, env)
-        dtype = body.dtype
-        return terms.fold(accumulator.monoid, body, (axis,), env, dtype, None)
-
-    def _body(self, accumulator: Accumulator, axis: Axis, env: Env) -> Value:
-        terms, summand = self.terms, accumulator.summand
-        dtype = terms.compute if summand.sort == REAL else summand.sort
-        value = terms.convert(terms.value(summand, env), dtype)
-        identity = MONOIDS[accumulator.monoid.removeprefix("arg")].identity(summand.sort)
-        return terms.only_live(value, (axis,), env, identity)
-
-    def _rescaled(
-        self, accumulator: Accumulator, old: Value, states: Sequence[_State], env: Env
-    ) -> str:
-        terms, text = self.terms, old.text
-        if accumulator.rescale is not None:
-            factor = terms.convert(terms.value(accumulator.rescale, env), terms.compute)
-            sign = {"mul": "*", "add": "+"}[accumulator.action]
-            text = f"{text} {sign} {terms.align(factor, old.axes)}"
-        if not accumulator.depends:
-            return text
-        known = {s.accumulator.name: s for s in states}
-        tests: list[str] = []
-        for name in accumulator.depends:
-            other = known[name]
-            identity = MONOIDS[other.accumulator.monoid].identity(REAL)
-            live = replace(other.value, text=f"({other.value.text} != {number_text(identity)})")
-            tests.append(terms.align(live, old.axes))
-        identity = MONOIDS[accumulator.monoid].identity(accumulator.summand.sort)
-        return f"jnp.where({' & '.join(tests)}, {text}, {number_text(identity)})"
-
-    def _step_arg(self, state: _State, loop: Loop, env: Env) -> list[str]:
-        """The step's best against the best so far: an earlier index wins ties, a NaN wins all."""
-        terms, accumulator, old = self.terms, state.accumulator, state.value
-        assert state.place is not None
-        depth, axis = terms.scope.depth, loop.axis
-        body = self._body(accumulator, axis, env)
-        kind = accumulator.monoid.removeprefix("arg")
-        best = terms.fold(kind, body, (axis,), env, body.dtype, None)
-        index = terms.fold(accumulator.monoid, body, (axis,), env, body.dtype, "int32")
-        value = terms.assign("best", terms.spread(best, old.axes, env), old.axes, old.dtype, depth)
-        start = terms.range_of(axis, env).start
-        place = terms.spread(index, old.axes, env)
-        place = f"({place} + {start})" if start is not None else place
-        sign = ">" if kind == "max" else "<"
-        text = f"({value.text} {sign} {old.text})"
-        if accumulator.summand.sort == REAL:
-            text += f" | (({value.text} != {value.text}) & ({old.text} == {old.text}))"
-        better = terms.assign("better", text, old.axes, "bool", depth).text
-        return [
-            f"jnp.where({better}, {value.text}, {old.text})",
-            f"jnp.where({better}, {place}, {state.place.text})",
-        ]
+        body: str,
+    ) -> tuple[str, str, str]:
+        """Bounds and body of a loop over three parts of the steps: those that are not left out, and
+        those before and after them, which run where a row's maximum is too low. One loop, so that
+        XLA compiles the steps once.
+        """
+        outer, name = self.terms.scope, loop.axis.name
+        parts, part = self.names.new(f"parts_of_{name}"), self.names.new("part")
+        accumulators = {s.accumulator.name: s.value.text for s in states}
+        idle = " & ".join(f"(jnp.min({accumulators[a]}) > {floor!r})" for a, floor in checks)
+        inner = outer.child()
+        inner.add(
+            f"{_tuple([n for state in states for n in state.names])} = carry",
+            f"idle = {idle}",
+            f"first = jnp.asarray([{low}, 0, jnp.maximum({low}, {high})])[{part}]",
+            f"last = jnp.asarray([{high}, {low}, {steps}])[{part}]",
+            f"last = jnp.where(({part} > 0) & idle, first, last)",
+            f"return lax.fori_loop(first, last, {body}, carry)",
+        )
+        outer.block(f"def {parts}({part}, carry):", inner)
+        return "np.int32(0)", "np.int32(3)", parts
 
 
 def _nested(loop: Loop) -> Iterable[Loop]:

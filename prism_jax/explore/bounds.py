@@ -30,7 +30,7 @@ BLOCK_BANDWIDTH_SHARE = 1.5
 DOT_SHARE = 0.8
 OTHER_SHARE = 0.7
 OVERLAP = 0.85
-CPU_STEP_S = 25e-6
+CPU_STEP_S = 40e-6
 """Constants of the estimate, fitted to 4,655 measured (kernel, sizes, schedule) triples of 74
 kernels on an H100: the first choice is within 1.14x of the best measured one in geometric mean, 85
 % of the best are among the first ten. A block draws `STEP_BYTES_PER_S` and pays `STEP_S` in every

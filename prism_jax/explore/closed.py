@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,16 @@ import numpy.typing as npt
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import bound, estimate
-from prism_jax.explore.sizes import MAX_SPLIT, Table, batch_axes, choices, fitting, legal
+from prism_jax.explore.sizes import (
+    MAX_SPLIT,
+    Table,
+    batch_axes,
+    choices,
+    fitting,
+    host_tiles,
+    legal,
+    widest_of,
+)
 from prism_jax.ir.counts import Number, width
 from prism_jax.ir.forms import Form, forms
 from prism_jax.ir.nodes import Axis, Precision, Tensor
@@ -107,6 +116,10 @@ class Closed:
     def _batch(self) -> frozenset[Axis]:
         return batch_axes(self.kernel)
 
+    @cached_property
+    def _host_tiles(self) -> tuple[tuple[Axis, ...], ...]:
+        return host_tiles(self.kernel)
+
     def form(self, symbols: Mapping[str, Number], sizes: Sizes = OWN) -> Form:
         """The closed forms at these numbers."""
         if sizes is OWN:
@@ -147,6 +160,9 @@ class Closed:
             columns[name] = np.array(values[name], np.int64)[place]
         rows = math.prod(lengths)
         form = self.form(columns, sizes)
+        if device.kind == "cpu":
+            widest = widest_of(self._host_tiles, self.kernel, columns, sizes.extent)
+            form = replace(form, widest=widest)
         fits = legal(form, device, rows)
         kept = np.flatnonzero(fits)
 

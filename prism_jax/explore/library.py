@@ -14,7 +14,8 @@ from prism_jax.device import Device
 from prism_jax.explore.bounds import DOT_SHARE, least_launch, unit_of
 from prism_jax.explore.closed import OWN, Sizes
 from prism_jax.ir.counts import distinct
-from prism_jax.ir.nodes import Axis, Load, Node, Reduce, Store, Tensor
+from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Reduce, Store, Tensor
+from prism_jax.ir.ops import OPS
 from prism_jax.ir.product import product_of
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, LibraryCall
@@ -61,6 +62,8 @@ def library_cost(
                     launches += 1
         else:
             rate = device.rate("f32")
+        if device.kind == "cpu":
+            total += _pointwise(node.body, device, sizes)
         total += max(flops / rate, moved / device.dram_bytes_per_s) + launches * device.launch_s
     written = sum(_stored(s, sizes) for s in stores)
     last = sum(_bytes(n, sizes) for n in _leaves([s.value for s in stores]))
@@ -68,6 +71,23 @@ def library_cost(
         total += (written + last) / device.dram_bytes_per_s + device.launch_s
     floor = traffic(stores, device, sizes) + least_launch(device)
     return Costed((LibraryCall(name, "xla", stores),), floor, max(total, floor), (), "XLA")
+
+
+def _pointwise(root: Node, device: Device, sizes: Sizes) -> float:
+    """Seconds of the pointwise work of one pass, which a host does not do in the shadow of its
+    memory traffic.
+    """
+    total, seen, stack = 0.0, set[Node](), [root]
+    while stack:
+        node = stack.pop()
+        if node in seen or isinstance(node, Load | Reduce):
+            continue
+        seen.add(node)
+        if isinstance(node, Pointwise) and OPS[node.op].cost != "free":
+            unit = "special" if OPS[node.op].cost == "special" else "f32"
+            total += _elements(node, sizes) / device.rate(unit)
+        stack.extend(node.children)
+    return total
 
 
 def traffic(stores: tuple[Store, ...], device: Device, sizes: Sizes = OWN) -> float:

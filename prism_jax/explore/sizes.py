@@ -18,7 +18,8 @@ works on one matrix at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ import numpy.typing as npt
 from prism_jax.device import Device
 from prism_jax.ir.counts import Number
 from prism_jax.ir.forms import Form, forms
-from prism_jax.ir.nodes import Axis, Node, Reduce
+from prism_jax.ir.nodes import Axis, Load, Node, Reduce
 from prism_jax.ir.product import product_of
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel
@@ -37,6 +38,10 @@ MAX_LOOP_TILE = 4096
 MIN_LOOP_TILE = 16
 MAX_SPLIT = 64
 MAX_BLOCKS = 2**24
+CORES_OF_A_BLOCK = 2
+"""Of a host: XLA shares out the tiles of a block, and more cores than this wait more than they
+work.
+"""
 
 
 def largest_grid_tile(device: Device) -> int:
@@ -47,10 +52,12 @@ def largest_grid_tile(device: Device) -> int:
 
 
 def largest_tile(device: Device) -> int:
-    """Elements that one block's accumulators and its largest intermediate may have: registers, or a
-    core's cache.
+    """Elements that one block's accumulators and its largest intermediate may have: registers, or
+    the caches of the few cores that work on a block together.
     """
-    return 49152 if device.kind == "gpu" else device.smem_per_block // 4
+    if device.kind == "gpu":
+        return 49152
+    return device.smem_per_block // 4 * min(CORES_OF_A_BLOCK, device.sm_count)
 
 
 def power_of_two(size: int) -> int:
@@ -133,6 +140,64 @@ def legal(form: Form, device: Device, rows: int) -> npt.NDArray[np.bool_]:
     return fits
 
 
+def host_tiles(kernel: Kernel) -> tuple[tuple[Axis, ...], ...]:
+    """The axes of each tile that a block holds on a host, where XLA fuses pointwise work into a
+    reduction that is no product: the axes of such reductions make no tile wider. Of a product
+    (`ir.product`), each side is built and the products of their elements never are.
+    """
+    stack: list[Node] = []
+    inside, found = set[Axis](), dict[tuple[Axis, ...], None]()
+
+    def reduction(monoid: str, body: Node, axes: tuple[Axis, ...]) -> bool:
+        """Notes the operands of a reduction; says whether it is a product."""
+        product = product_of(monoid, body, axes)
+        if product is None:
+            stack.append(body)
+            return False
+        for side in (product.left, product.right):
+            found[tuple(dict.fromkeys(a for factor in side for a in factor.axes_free))] = None
+        stack.extend((*product.left, *product.right, *product.rest))
+        return True
+
+    stack.extend(store.value for store in kernel.stores)
+    for loop in kernel.all_loops:
+        stack.extend(store.value for store in loop.stores)
+        for acc in loop.accumulators:
+            reduction(acc.monoid, acc.summand, (loop.axis,))
+            stack.extend(() if acc.rescale is None else (acc.rescale,))
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        found[node.axes_free] = None
+        if not isinstance(node, Reduce):
+            stack.extend(node.index_nodes if isinstance(node, Load) else node.children)
+        elif not reduction(node.monoid, node.body, node.axes):
+            inside.update(node.axes)
+    return tuple(dict.fromkeys(tuple(a for a in axes if a not in inside) for axes in found))
+
+
+def widest_of(
+    tiles: tuple[tuple[Axis, ...], ...], kernel: Kernel, sizes: Mapping[str, Number],
+    extent_of: Callable[[Axis], Number],
+) -> Number:  # fmt: skip
+    """Elements of the largest of a block's tiles, given as `host_tiles` says."""
+    cut = {g.axis: g.tile for g in kernel.grid} | {x.axis: x.tile for x in kernel.all_loops}
+
+    def tile(axis: Axis) -> Number:
+        size = cut.get(axis, axis.size)
+        if isinstance(size, str):
+            return sizes[size]
+        return cut[axis] if axis in cut else extent_of(axis)
+
+    widest: Number = 1
+    for axes in tiles:
+        widest = np.maximum(widest, math.prod(tile(axis) for axis in axes))
+    return widest
+
+
 def evaluate(kernel: Kernel, device: Device) -> tuple[Table, Form]:
     """The table of assignments that fit and the closed forms on it. The table is empty where
     nothing fits.
@@ -140,6 +205,9 @@ def evaluate(kernel: Kernel, device: Device) -> tuple[Table, Form]:
     sizes = table(kernel, device)
     rows = len(next(iter(sizes.values()), np.zeros(1)))
     form = forms(kernel, sizes)
+    if device.kind == "cpu":
+        widest = widest_of(host_tiles(kernel), kernel, sizes, _own_extent)
+        form = replace(form, widest=widest)
     fits = legal(form, device, rows)
     return {n: column[fits] for n, column in sizes.items()}, _rows(form, fits)
 

@@ -10,6 +10,7 @@ faster than the reference by `min_gain` in the same run.
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,18 +18,18 @@ from typing import Any, ParamSpec, TypeVar
 
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
+from prism_jax.instantiate.climb import unrolls
+from prism_jax.instantiate.host import Contest
 from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.instantiate.rank import Ranking
 from prism_jax.instantiate.strict import stricter
 from prism_jax.instantiate.tune import Clock, Emitter, Function, Trials, tune
-from prism_jax.ir.nodes import Pointwise, Reduce
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-UNROLL_UP_TO = 128
 RESERVE_SECONDS = 3.0
 """Kept back from tuning, for timing and checking what was tuned."""
 SHARE_OF_TIME_LEFT = 0.5
@@ -36,6 +37,8 @@ LAST_COMPILE_SECONDS = 10.0
 HOPELESS = 1.5
 """A candidate is not measured if its estimate is so many times the measured time of the best."""
 STRUCTURES = 4
+FINALISTS = 3
+"""Plans that are compared and checked although the time is over, where those before are refused."""
 FORMS = 4
 PASSING = ("no worker process", "measuring may use", "RESOURCE_EXHAUSTED", "out of memory")
 """Words of refusals that say nothing about the candidate: another time it may run."""
@@ -146,6 +149,45 @@ class Choice:
         self.base: float | None = None
 
     def run(self) -> Outcome:
+        if self.device.kind == "cpu" and self.options.tune != "off":
+            self._contest()
+        else:
+            self._one_by_one()
+        return self.outcome()
+
+    def _contest(self) -> None:
+        """On a host: everything is measured first, then the fastest that is right is taken."""
+        contest = Contest(
+            self.reference, self.device, self.emitter, self.judge.kernel_clock,
+            self.options.tune_seconds, self.trials,
+        )  # fmt: skip
+        waiting = contest.run(self._candidates(), self.program.digest)
+        finalists, refused_forms = 0, set[str]()
+        while waiting:
+            # Other structures of a form that the contract refused round much like it.
+            entry = min(waiting, key=lambda e: e.candidate.form.digest in refused_forms)
+            waiting.remove(entry)
+            measured = entry.seconds if math.isfinite(entry.seconds) else None
+            if measured is None:
+                refused = entry.why or "no time left"
+            elif self.best is not None:
+                refused = "slower than the plan chosen"
+            elif entry.seconds > contest.base:
+                refused = "slower than XLA's own version"
+            elif self.stopped or (finalists >= FINALISTS and self._late()):
+                refused = "no time left"
+            else:
+                finalists += 1
+                began = time.monotonic()
+                self._consider(entry.plan, entry.candidate)
+                self.longest = max(self.longest, time.monotonic() - began)
+                if self.tried[-1].error is not None and self.best is None:
+                    refused_forms.add(entry.candidate.form.digest)
+                continue
+            self._add(entry.plan, entry.candidate, measured=measured, refused=refused)
+        self.base = self.base or (contest.base if math.isfinite(contest.base) else None)
+
+    def _one_by_one(self) -> None:
         for candidate in self._candidates():
             if self.best is not None and candidate.bound >= self.best[0]:
                 self._note(candidate, None, "its bound is no better than the plan chosen")
@@ -161,7 +203,6 @@ class Choice:
                     began = time.monotonic()
                     self._consider(plan, candidate)
                     self.longest = max(self.longest, time.monotonic() - began)
-        return self.outcome()
 
     def _late(self) -> bool:
         """Whether no further candidate may be begun."""
@@ -196,14 +237,19 @@ class Choice:
             worth = [c for c in ours if c.estimate < self.own.estimate * 1.5] or ours[:1]
             pure = [c for c in worth if c.kernels == len(c.sgraph.nodes)]
             mixed = [c for c in worth if c.kernels < len(c.sgraph.nodes)]
-            found += _distinct(pure)[: STRUCTURES - 1] + _distinct(mixed)[:1]
+            if self.device.kind == "cpu":
+                found += _structures(pure, self.program.digest, STRUCTURES // 2)
+            else:
+                found += _distinct(pure)[: STRUCTURES - 1]
+            found += _distinct(mixed)[:1]
         return sorted(found, key=lambda c: (c.kernels < len(c.sgraph.nodes), c.estimate))
 
     def _plans(self, candidate: Candidate) -> list[Plan]:
         name, graph = self.device.name, candidate.sgraph
         if not candidate.kernels:
-            unrolls = _unrolls(candidate, self.device)
-            plans = [Plan(graph, "jnp", name, unroll=unroll) for unroll in unrolls]
+            roots = [store.value for store in candidate.form.outputs]
+            numbers = unrolls(roots) if self.device.kind == "cpu" else (0,)
+            plans = [Plan(graph, "jnp", name, unroll=unroll) for unroll in numbers]
             return [p for p in plans if candidate.why != "XLA" or p.unroll]
         if self.device.kind != "gpu":
             return [_untuned(candidate, self.device, "lax")]
@@ -305,6 +351,18 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     return kept
 
 
+def _structures(candidates: Sequence[Candidate], own: str, most: int) -> list[Candidate]:
+    """The best form of each of the best structures, and the user's own form of the same structure:
+    a host's products are not so much faster than rounding alike is worth.
+    """
+    found: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        forms = found.setdefault(candidate.why, [])
+        if not forms or (len(forms) == 1 and candidate.form.digest == own):
+            forms.append(candidate)
+    return [candidate for forms in list(found.values())[:most] for candidate in forms]
+
+
 def _untuned(candidate: Candidate, device: Device, backend: str) -> Plan:
     sizes = dict(candidate.sizes)
     schedules: list[Schedule] = []
@@ -313,19 +371,3 @@ def _untuned(candidate: Candidate, device: Device, backend: str) -> Plan:
         best = Ranking(kernel, device, mine).first(1)
         schedules.append(best[0][2] if best else Schedule())
     return Plan(candidate.sgraph, backend, device.name, candidate.sizes, tuple(schedules))
-
-
-def _unrolls(candidate: Candidate, device: Device) -> tuple[int, ...]:
-    """Whether reductions of non-products are also tried as sums of slices, which a CPU's vector
-    units like.
-    """
-    if device.kind != "cpu":
-        return (0,)
-    for node in candidate.form.nodes:
-        if isinstance(node, Reduce) and not (
-            isinstance(node.body, Pointwise) and node.body.op == "mul"
-        ):
-            sizes = [a.size for a in node.axes if isinstance(a.size, int)]
-            if node.monoid in ("sum", "max", "min") and max(sizes, default=0) <= UNROLL_UP_TO:
-                return (0, UNROLL_UP_TO)
-    return (0,)

@@ -59,8 +59,8 @@ class Plan:
     """What runs for a region.
 
     `sizes` gives every symbol of the sGraph a number; `schedules` one entry per kernel, in order;
-    `unroll` (jnp only) is the longest reduction that is written as a sum of slices; `device` names
-    the row it was made for.
+    `unroll` (lax and jnp) is the longest reduction that is written as a sum of slices; `device`
+    names the row it was made for.
     """
 
     sgraph: SGraph

@@ -62,7 +62,7 @@ def assemble(plan: Plan, launches: Sequence[Launch] = (), texts: Sequence[str] =
     if plan.backend == "lax":
         from prism_jax.emit import lax_blocks
 
-        made = lax_blocks.emit(plan.sgraph, plan.numbers, cut=plan.cut)
+        made = lax_blocks.emit(plan.sgraph, plan.numbers, plan.unroll, plan.cut)
         return Built(made.call, (made.source,))
     graph = concrete(plan.sgraph, plan.numbers)
     if len(launches) != len(graph.kernels) or len(texts) != len(launches):

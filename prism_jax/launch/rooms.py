@@ -105,6 +105,7 @@ def choose(region: Any, found: SearchResult, device: Target, options: Options) -
     from prism_jax import instantiate
     from prism_jax.launch.build import Builder
     from prism_jax.measure.clock import kernel_clock
+    from prism_jax.measure.host import host_clock
     from prism_jax.measure.inputs import random_inputs
     from prism_jax.measure.pairs import Pairs
 
@@ -118,7 +119,8 @@ def choose(region: Any, found: SearchResult, device: Target, options: Options) -
         return pairs().against(candidate)
 
     check = functools.partial(_check, region, device.name, options)
-    judge, builder = instantiate.Judge(kernel_clock, pair, check), cast(Any, Builder(row))
+    clock = kernel_clock if row.kind == "gpu" else host_clock
+    judge, builder = instantiate.Judge(clock, pair, check), cast(Any, Builder(row))
     choice = instantiate.Choice(program, found, row, options, builder, reference, judge)
     if options.tune == "off":
         return compat.aside(choice.run)

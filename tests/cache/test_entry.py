@@ -109,9 +109,7 @@ def test_well_sealed_nonsense_is_refused(payload: bytes) -> None:
     import hashlib
 
     digest = hashlib.sha256(payload).digest()
-    head = room._HEADER.pack(
-        room.MAGIC, room.SCHEMA, len(payload), digest, bytes(32), len(payload)
-    )
+    head = room._HEADER.pack(room.MAGIC, room.SCHEMA, len(payload), digest, bytes(32), len(payload))
     with pytest.raises(BadEntryError):
         decode(head + payload)
 

@@ -81,9 +81,7 @@ def test_a_damaged_entry_is_skipped_and_replaced(
     assert store.read(name) is not None
 
 
-def test_an_oversized_entry_is_not_read(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_oversized_entry_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = Store(tmp_path)
     name, entry = named(1)
     store.write(name, entry)

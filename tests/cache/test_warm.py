@@ -138,4 +138,3 @@ def test_a_warm_process_needs_little_more_than_jax(tmp_path: Path) -> None:
     assert "prism_jax.emit.lax_blocks" in pairs[0][1]["modules"]
     assert ours - plain < 0.150, (plain, ours)
     assert min(prism["imported"] for _, prism in pairs) < 0.060
-

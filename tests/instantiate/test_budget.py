@@ -13,12 +13,13 @@ import pytest
 from prism_jax import device, instantiate
 from prism_jax.explore import Form, search
 from prism_jax.extract import extract
-from prism_jax.instantiate import Choice, Judge, choice
+from prism_jax.instantiate import Choice, Judge, Plan, Schedule, choice, host
 from prism_jax.launch import build, rooms
 from prism_jax.measure import pairs as pairs_room
 from prism_jax.options import Options
 
-CPU = device.row("CPU")
+H100 = device.row("H100")
+HOST = device.row("CPU")
 
 
 def scores(x: Any, y: Any) -> Any:
@@ -27,8 +28,9 @@ def scores(x: Any, y: Any) -> Any:
 
 SHAPES = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((512, 64), (64, 512))]
 (REGION,) = extract(jax.make_jaxpr(scores)(*SHAPES), name="scores").regions
-FOUND = search(REGION.program, [Form(REGION.program)], CPU, 5.0)
-assert len(FOUND.candidates) > 3
+FOUND = search(REGION.program, [Form(REGION.program)], H100, 5.0)
+ON_HOST = search(REGION.program, [Form(REGION.program)], HOST, 5.0)
+assert min(len(FOUND.candidates), len(ON_HOST.candidates)) > 3
 
 
 class Clock:
@@ -37,11 +39,18 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         monkeypatch.setattr(choice, "time", self)
+        monkeypatch.setattr(host, "time", self)
 
     def monotonic(self) -> float:
         return self.now
 
     perf_counter = monotonic
+
+
+def tuned(candidate: Any, row: Any, *_: Any) -> Plan:
+    """Stands for the tuning of kernels: the model's choice, at once."""
+    schedules = tuple(Schedule() for _ in candidate.sgraph.kernels)
+    return Plan(candidate.sgraph, "triton", row.name, candidate.sizes, schedules)
 
 
 @pytest.mark.parametrize("compiling", [0.0, 0.4, 3.0])
@@ -50,6 +59,7 @@ def test_no_candidate_is_begun_that_would_end_late(
     budget: float, compiling: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
+    monkeypatch.setattr(choice, "tune", tuned)
     ends: list[float] = []
 
     class Slow:
@@ -69,7 +79,7 @@ def test_no_candidate_is_begun_that_would_end_late(
     unused: Any = None
     options = Options(tune_seconds=budget)
     judge = Judge(unused, pair, verify)
-    made = Choice(REGION.program, FOUND, CPU, options, Slow(), unused, judge)
+    made = Choice(REGION.program, FOUND, H100, options, Slow(), unused, judge)
     outcome = made.run()
     one = compiling + 0.6
     # The first candidate's time is not known before: it alone may end late.
@@ -80,6 +90,56 @@ def test_no_candidate_is_begun_that_would_end_late(
     assert dict(outcome.split) == pytest.approx(
         {"compile": compiling * len(ends), "measure": 0.5 * len(ends), "verify": 0.1 * len(ends)}
     )
+
+
+@pytest.mark.parametrize("compiling", [0.0, 0.4, 3.0])
+@pytest.mark.parametrize("budget", [0.0, 1.0, 5.0, 60.0])
+def test_a_contest_on_a_host_leaves_time_to_check(
+    budget: float, compiling: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    checked: list[float] = []
+
+    def measure(functions: Any, sgraph: Any, deadline: float) -> list[float | str]:
+        found: list[float | str] = []
+        for function in functions:
+            if clock.now >= deadline:
+                found.append("not measured: no time left")
+                continue
+            clock.now += compiling
+            found.append(1.0 if function is reference else 0.5)
+        return found
+
+    def reference(*_: Any) -> Any:
+        raise AssertionError("not run here")
+
+    def pair(_: Any, candidate: Any) -> Any:
+        clock.now += 0.5
+        return 1.0, 0.5, 1.9, 2.1
+
+    def verify(plan: Any, function: Any) -> Any:
+        clock.now += 0.1
+        checked.append(clock.now)
+        return True, 0.5, "", "evidence"
+
+    class Quick:
+        def functions(self, plans: Any, deadline: float) -> list[Any]:
+            return [lambda *_: () for _ in plans]
+
+    options, judge = Options(tune_seconds=budget), Judge(measure, pair, verify)
+    made = Choice(REGION.program, ON_HOST, HOST, options, Quick(), reference, judge)
+    outcome = made.run()
+    # One compilation may end after the contest's share; then there is one check.
+    assert clock.now - 100.0 <= (host.SHARES[-1] * budget + compiling + 0.6 if budget else 0.0)
+    if compiling < host.SHARES[0] * budget:  # beside the reference, one plan at least is measured
+        assert outcome.plan is not None
+    assert len(checked) == (outcome.plan is not None)
+
+    checked.clear()
+    stopped = Choice(REGION.program, ON_HOST, HOST, options, Quick(), reference, judge)
+    stopped.stop()
+    assert stopped.run().plan is None
+    assert not checked
 
 
 def test_the_best_so_far_is_returned_when_a_candidate_does_not_end(
@@ -104,10 +164,11 @@ def test_the_best_so_far_is_returned_when_a_candidate_does_not_end(
         def against(self, candidate: Any) -> Any:
             return 1.0, 0.5, 1.9, 2.1
 
+    monkeypatch.setattr(choice, "tune", tuned)
     monkeypatch.setattr(build, "Builder", Builder)
     monkeypatch.setattr(pairs_room, "Pairs", Pairs)
     monkeypatch.setattr(rooms, "_check", lambda *_: (True, 0.5, "", "evidence"))
-    target = rooms.Target("CPU", {}, lambda: CPU)
+    target = rooms.Target("H100", {}, lambda: H100)
     assert instantiate.Choice is Choice
     start = time.monotonic()
     try:

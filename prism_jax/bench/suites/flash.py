@@ -23,9 +23,7 @@ def causal(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
-def causal_grad(
-    q: jax.Array, k: jax.Array, v: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def causal_grad(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Gradients of the sum of `causal` in all three arguments."""
     total = lambda *qkv: jnp.sum(causal(*qkv).astype(jnp.float32))  # noqa: E731
     return jax.grad(total, argnums=(0, 1, 2))(q, k, v)

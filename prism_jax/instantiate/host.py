@@ -1,0 +1,179 @@
+"""The contest of plans on a host: all structures at a few sizes, then uphill from the fastest.
+
+In: candidates, and the user's own version. Out: the fastest plan of each candidate with its time,
+fastest first, and the time of the user's own version in the same run. Nothing is checked here and
+no gain is claimed: whoever calls compares the winners with the reference properly and verifies.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from prism_jax.device import Device
+from prism_jax.explore.result import Candidate
+from prism_jax.instantiate.climb import Climb, unrolls
+from prism_jax.instantiate.plan import Plan
+from prism_jax.instantiate.tune import Clock, Emitter, Trials
+
+__all__ = ["Contest", "Entry"]
+
+FIRST, NEAR, ROUNDS = 3, 6, 3
+"""Sizes of each structure at first; neighbours of the fastest in a round; rounds."""
+WORTH_CLIMBING = 1.25
+"""Uphill from structures that took at most so many times what the fastest took."""
+HOPELESS = 1.6
+"""No climbing where the fastest takes so many times what the user's own version takes."""
+LEAST_STEP = 0.04
+SHARES = (0.4, 0.7)
+"""Parts of the time until which first tries start, and neighbours."""
+OWN_FORM = 0.9
+"""The user's own form is taken for so many times its time: it rounds as the user's program does,
+and a form that is refused for its rounding has cost a check.
+"""
+
+Function = Callable[..., Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A plan and the seconds that it took; infinite: it was not measured, and `why` says why."""
+
+    plan: Plan
+    candidate: Candidate
+    seconds: float
+    why: str = ""
+
+
+class Contest:
+    """One contest; `run` does it once."""
+
+    def __init__(
+        self, reference: Function, device: Device, emitter: Emitter, clock: Clock, seconds: float,
+        trials: Trials,
+    ) -> None:  # fmt: skip
+        """What plans are measured with.
+
+        Args:
+          reference: the user's own version.
+          device: what plans are made for.
+          emitter: turns plans into functions.
+          clock: times functions that compete.
+          seconds: for everything.
+          trials: where tries are counted.
+        """
+        self.reference, self.device = reference, device
+        self.emitter, self.clock, self.trials = emitter, clock, trials
+        now = time.monotonic()
+        self.until = tuple(now + share * seconds for share in SHARES)
+        self.base = math.inf
+        self.failures: dict[Plan, str] = {}
+
+    def run(self, candidates: Sequence[Candidate], own: str) -> list[Entry]:
+        """The fastest plan of each candidate, fastest first; `own`: digest of the user's form."""
+        climbs = [Climb(c, self.device) for c in candidates if c.kernels]
+        forms = {p: c for c in candidates if not c.kernels for p in self._by_library(c, own)}
+        leaders = _leaders(climbs)
+        firsts = [climb.first(FIRST if climb in leaders else 1) for climb in climbs]
+        turns = [plan for turn in zip_longest(*firsts) for plan in turn if plan is not None]
+        times = self._times([*turns, *forms], self.until[0])
+        for climb, plans in zip(climbs, firsts, strict=True):
+            climb.times |= {plan: times[plan] for plan in plans if plan in times}
+        self._uphill(climbs)
+        entries = [
+            self._entry(climb, plans[0]) for climb, plans in zip(climbs, firsts, strict=True)
+        ]
+        entries += [
+            Entry(plan, candidate, times.get(plan, math.inf), self.failures.get(plan, ""))
+            for plan, candidate in forms.items()
+        ]
+        risk = {True: OWN_FORM, False: 1.0}
+        return sorted(entries, key=lambda e: e.seconds * risk[e.candidate.form.digest == own])
+
+    def _by_library(self, candidate: Candidate, own: str) -> list[Plan]:
+        roots = [store.value for store in candidate.form.outputs]
+        plans = [
+            Plan(candidate.sgraph, "jnp", self.device.name, unroll=unroll)
+            for unroll in unrolls(roots)
+        ]
+        return [plan for plan in plans if candidate.form.digest != own or plan.unroll]
+
+    def _entry(self, climb: Climb, first: Plan) -> Entry:
+        plan = climb.best or first
+        return Entry(plan, climb.candidate, climb.seconds, self.failures.get(plan, ""))
+
+    def _uphill(self, climbs: Sequence[Climb]) -> None:
+        """Improves the structures that may still win, the fastest first, and gives what it finds
+        to the other forms of the same structure.
+        """
+        fastest = min((climb.seconds for climb in climbs), default=math.inf)
+        if not fastest < HOPELESS * self.base:
+            return
+        done: set[str] = set()
+        for climb in sorted(climbs, key=lambda c: c.seconds):
+            if climb.seconds > WORTH_CLIMBING * fastest or climb.candidate.why in done:
+                continue
+            done.add(climb.candidate.why)
+            for _ in range(ROUNDS):
+                before = climb.seconds
+                self._compare(climb, climb.around(NEAR))
+                if climb.seconds > before * (1 - LEAST_STEP):
+                    break
+            alike = [c for c in climbs if c.candidate.why == climb.candidate.why and c is not climb]
+            for other in alike:
+                best = climb.best
+                if best is not None and other.fits(best) and other.times:
+                    self._compare(other, [other.plan(dict(best.sizes), best.unroll)])
+
+    def _compare(self, climb: Climb, plans: Sequence[Plan]) -> None:
+        """Measures plans beside the climb's best. What counts is the ratio to it, since the machine
+        may be faster or slower now.
+        """
+        best, seconds = climb.best, climb.seconds
+        if best is None or not plans or time.monotonic() >= self.until[1]:
+            return
+        times = self._times([best, *plans], self.until[1])
+        scale = seconds / times.get(best, seconds)
+        climb.times |= {plan: times[plan] * scale for plan in plans if plan in times}
+
+    def _times(self, plans: Sequence[Plan], until: float) -> dict[Plan, float]:
+        """Seconds of the plans that run, beside the reference where that is not known yet."""
+        built = self.emitter.functions(plans, until)
+        running: list[tuple[Plan | None, Function]] = []
+        if self.base == math.inf:
+            running.append((None, self.reference))
+        for plan, function in zip(plans, built, strict=True):
+            if isinstance(function, str):
+                self._fail(plan, function)
+            else:
+                running.append((plan, function))
+        self.trials.compiled += len(running)
+        seconds = self.clock([f for _, f in running], plans[0].sgraph, until) if plans else []
+        found: dict[Plan, float] = {}
+        for (plan, _), measured in zip(running, seconds, strict=True):
+            if plan is None:
+                self.base = measured if isinstance(measured, float) else math.inf
+            elif isinstance(measured, str):
+                self._fail(plan, measured)
+            else:
+                self.trials.measured += 1
+                found[plan] = measured
+        return found
+
+    def _fail(self, plan: Plan, sentence: str) -> None:
+        self.failures[plan] = sentence
+        self.trials.refuse(sentence)
+
+
+def _leaders(climbs: Sequence[Climb]) -> list[Climb]:
+    """One form of each structure: the model's favourite. What is learnt of its sizes serves the
+    others.
+    """
+    found: dict[str, Climb] = {}
+    for climb in climbs:
+        found.setdefault(climb.candidate.why, climb)
+    return list(found.values())
