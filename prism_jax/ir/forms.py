@@ -73,11 +73,18 @@ class Form:
 
     def map(self, change: Callable[[Number], Number]) -> Form:
         """The form with every number changed in the same way."""
-        names = ("blocks", "steps", "loaded", "compulsory", "stored")
-        footprint = ("accumulators", "operands", "widest")
-        first = [change(getattr(self, name)) for name in names]
-        work = {unit: change(count) for unit, count in self.arithmetic.items()}
-        return Form(*first, work, *(change(getattr(self, f)) for f in footprint), self.masked)
+        return Form(
+            blocks=change(self.blocks),
+            steps=change(self.steps),
+            loaded=change(self.loaded),
+            compulsory=change(self.compulsory),
+            stored=change(self.stored),
+            arithmetic={unit: change(count) for unit, count in self.arithmetic.items()},
+            accumulators=change(self.accumulators),
+            operands=change(self.operands),
+            widest=change(self.widest),
+            masked=self.masked,
+        )
 
 
 Extent = Callable[[Axis], Number]

@@ -98,7 +98,8 @@ def _of_atom(atom: Atom) -> frozenset[int]:
     match atom.kind:
         case "masked":
             sign = fields[2]
-            return (frozenset((sign,)) if sign in (-1, 1) else _BOTH) | infinities(fields[1])
+            known = _BOTH if sign not in (-1, 1) else frozenset((1 if sign == 1 else -1,))
+            return known | infinities(fields[1])
         case "infinity":
             return _BOTH
         case "sum":
