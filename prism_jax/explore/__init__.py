@@ -4,20 +4,35 @@ proofs.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 from prism_jax.device import Device
+from prism_jax.explore.family import Families
 from prism_jax.explore.result import Candidate, Certificate, SearchResult
 from prism_jax.explore.search import Form, search
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
-__all__ = ["Candidate", "Certificate", "Form", "SearchResult", "explore", "search"]
+__all__ = ["Candidate", "Certificate", "Form", "SearchResult", "explore", "families", "search"]
 
 
 def explore(program: Program, device: Device, options: Options) -> SearchResult:
     """Ranked sGraphs for a program within `options.search_seconds`; deterministic for equal
-    arguments (up to the budget).
+    arguments (up to the budget). A program that differs from an earlier one in sizes or dtypes only
+    is instantiated, not searched (see `family`).
     """
-    from prism_jax.egraph.extract import alternatives
+    return families.search(program, device, time.perf_counter() + options.search_seconds)
 
-    forms = [Form(a.program, a.axioms) for a in alternatives(program, device)]
-    return search(program, forms, device, options.search_seconds)
+
+def _forms(program: Program, device: Device) -> tuple[Sequence[Form], bool]:
+    from prism_jax.egraph import extract
+    from prism_jax.egraph.run import StopReason
+
+    found = extract.search(program, device)
+    saturated = found.saturation.stop is StopReason.SATURATED
+    return [Form(a.program, a.axioms) for a in found], saturated
+
+
+families = Families(_forms)
+"""What this process has searched."""

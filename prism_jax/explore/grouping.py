@@ -7,9 +7,10 @@ whose grids match are grouped, so that one kernel may write them all.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from prism_jax.ir.nodes import REAL, Axis, Load, Node, Reduce, Store, Tensor, at
+from prism_jax.ir.nodes import REAL, Axis, Load, Node, Precision, Reduce, Store, Tensor, at
 from prism_jax.ir.program import Program, walk
 from prism_jax.ir.rewrite import canonical, rebuild, rename_store
 
@@ -80,7 +81,7 @@ def targets(program: Program, materialised: frozenset[Node], names: Names) -> tu
             value = Reduce(
                 node.monoid, node.axes, visit(node.body), node.precision, node.index_sort
             )
-            dtype = _kept_dtype(node, names.compute)
+            dtype = kept_dtype(node, names.compute)
             name = names.tensors.setdefault(key, f"t{len(names.tensors)}")
             tensors[key] = Tensor(name, tuple(a.size for a in axes), dtype)
             made.append(_target(Store(tensors[key], tuple(at(a) for a in axes), value)))
@@ -91,11 +92,17 @@ def targets(program: Program, materialised: frozenset[Node], names: Names) -> tu
     return tuple(made)
 
 
-def _kept_dtype(node: Reduce, compute: str) -> str:
-    """What a materialised reduction is kept in: what the user's own equation rounds it to."""
+def kept_dtype(
+    node: Reduce, compute: str, changed: Mapping[Precision, Precision] | None = None
+) -> str:
+    """What a materialised reduction is kept in: what the user's own equation rounds it to;
+    `changed` says what precisions have become.
+    """
     if node.sort != REAL:
         return node.sort
-    return node.precision.result if node.precision is not None else compute
+    if node.precision is None:
+        return compute
+    return (changed or {}).get(node.precision, node.precision).result
 
 
 def _target(store: Store) -> Target:

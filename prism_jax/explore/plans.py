@@ -32,6 +32,8 @@ class Found:
     form: Form
     chosen: tuple[Costed, ...]
     why: str
+    least: float = 0.0
+    """The estimate of the best plan for the same partition of the form."""
 
     @property
     def estimate(self) -> float:

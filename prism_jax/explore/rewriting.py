@@ -35,12 +35,13 @@ class Rewriting:
     def __init__(
         self,
         axis: Callable[[Axis], Axis],
-        tensor: Callable[[Tensor], Tensor],
+        tensor: Callable[[Tensor, tuple[Index, ...]], Tensor],
         precision: Callable[[Precision], Precision] = lambda p: p,
         size: Callable[[Size], Size] = lambda s: s,
     ) -> None:
         self._axis, self._tensor, self._precision, self._size = axis, tensor, precision, size
         self._memo: dict[Node, Node] = {}
+        """Leaves are changed by `axis`, by `tensor` (which is told the changed index) and so on."""
 
     def node(self, root: Node) -> Node:
         """The term over the changed leaves."""
@@ -54,9 +55,8 @@ class Rewriting:
                 return Iota(self._axis(node.axis), node.sort_)
             case Load():
                 guard = tuple(Within(self.index(g.index), g.low, g.high) for g in node.guard)
-                return Load(
-                    self._tensor(node.tensor), tuple(map(self.index, node.index)), guard, node.fill
-                )
+                index = tuple(map(self.index, node.index))
+                return Load(self._tensor(node.tensor, index), index, guard, node.fill)
             case Carried():
                 axes = tuple(map(self._axis, node.axes))
                 return Carried(node.accumulator, node.phase, node.sort_, axes)
@@ -82,7 +82,7 @@ class Rewriting:
     def store(self, store: Store) -> Store:
         """A store into the changed tensor."""
         index = tuple(map(self.index, store.index))
-        return Store(self._tensor(store.tensor), index, self.node(store.value))
+        return Store(self._tensor(store.tensor, index), index, self.node(store.value))
 
     def kernel(self, kernel: Kernel) -> Kernel:
         """A kernel over the changed leaves, with the same symbols for its tiles."""
@@ -129,7 +129,7 @@ def renamed_symbols(
     def axis(old: Axis) -> Axis:
         return old if isinstance(old.size, int) else Axis(old.name, size(old.size))
 
-    def tensor(old: Tensor) -> Tensor:
+    def tensor(old: Tensor, index: tuple[Index, ...]) -> Tensor:
         if all(isinstance(s, int) for s in old.shape):
             return old
         return Tensor(old.name, tuple(map(size, old.shape)), old.dtype)

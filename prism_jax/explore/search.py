@@ -200,11 +200,11 @@ class _Run:
         self.lowest = min(self.lowest, sum(self.costs.lowest[g] for g in together))
         if not all(options):
             return math.inf
+        cost = sum(min(c.estimate for c in group) for group in options)
         for chosen in _cheapest(options):
             if any(isinstance(n, Kernel) for c in chosen for n in c.nodes):
                 why = " | ".join(c.why for c in chosen)
-                self.found.append(Found(number, partitions.form, chosen, why))
-        cost = sum(min(c.estimate for c in group) for group in options)
+                self.found.append(Found(number, partitions.form, chosen, why, cost))
         if cost < self.best:
             self.best, self.place = cost, (number, materialised)
         return cost
@@ -255,7 +255,11 @@ class _Run:
         if counts.cut_by_limit:
             for number in range(len(family.forms)):
                 self._unexplored(number)
-        kept, duplicates = ranked(self.found, self.instance, family.pruning.keep)
+        # a partition may have been looked into only because the best plan was found after it
+        limit = family.pruning.worth * self.best
+        found = [plan for plan in self.found if plan.least <= limit]
+        found.sort(key=lambda plan: plan.number)
+        kept, duplicates = ranked(found, self.instance, family.pruning.keep)
         counts.duplicates = duplicates
         left = counts.cut_by_limit + counts.cut_by_climbing + counts.cut_by_time
         floor = physical_floor(program, self.device)
