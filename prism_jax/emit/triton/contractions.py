@@ -5,9 +5,9 @@ Out: a tile, or the text of an accumulation.
 
 Invariants: operands have the record's operand dtype and are loaded in it, the sum is float32;
 lanes outside a summed axis are zero on both sides, so that nothing that lies there, NaN included,
-reaches the sum. What a loop loads as an operand of few rows is loaded for nothing else: Triton 3.6 would keep it in
-shared memory in an order that suits both uses, where all rows lie in the same banks (measured: an
-RMSNorm and its product took 2.4 times as long as the product).
+reaches the sum. What a loop loads as an operand of few rows is loaded for nothing else: Triton 3.6
+would keep it in shared memory in an order that suits both uses, where all rows lie in the same
+banks (measured: an RMSNorm and its product took 2.4 times as long as the product).
 """
 
 from __future__ import annotations

@@ -37,9 +37,8 @@ def guarded(tiles: Tiles, node: Pointwise, env: Env) -> Value | None:
     argument, top = value.args[0], guard.args[0]
     if not (isinstance(top, Carried) and top.phase == "new"):
         return None
-    if argument is not Pointwise("sub", (tiles.maxima.get(top.accumulator, argument), top)):
-        return None
-    return _difference(tiles, argument, 1.0, env, guard)
+    difference = Pointwise("sub", (tiles.maxima.get(top.accumulator, argument), top))
+    return _difference(tiles, difference, 1.0, env, guard) if argument is difference else None
 
 
 def _is(node: Node, number: float) -> bool:
