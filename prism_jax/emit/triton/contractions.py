@@ -7,12 +7,16 @@ Invariants: operands have the record's operand dtype and are loaded in it, the s
 lanes outside a summed axis are zero on both sides, so that nothing that lies there, NaN included,
 reaches the sum. What a loop loads as an operand of few rows is loaded for nothing else: Triton 3.6
 would keep it in shared memory in an order that suits both uses, where all rows lie in the same
-banks (measured: an RMSNorm and its product took 2.4 times as long as the product).
+banks (measured: an RMSNorm and its product took 2.4 times as long as the product). Where float32
+operands go through the matrix unit in one TF32 pass they are rounded first: it would cut them, and
+a cut biases every sum of terms of one sign (kernel sums had ten times the error of XLA's, which
+rounds).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prism_jax.emit.triton import access
@@ -137,6 +141,8 @@ def _operand(
     order = (*batch, *rows, *columns)
     value = _side(tiles, side, env, order)
     value = tiles.convert(value, allowed.operand)
+    if allowed.input_precision == "tf32":
+        value = _rounded(tiles, value, loaded=len(side) == 1 and isinstance(side[0], Load))
     value = tiles.masked(value, summed, 0.0)
     value = tiles.permuted(value, order)
     if len(batch) <= 1 and len(rows) == len(columns) == 1:
@@ -149,6 +155,22 @@ def _operand(
             size *= tiles.width(key)
         widths.append(str(size))
     return f"tl.reshape({value.text}, ({', '.join(widths)}))", value.depth
+
+
+def _rounded(tiles: Tiles, value: Value, loaded: bool) -> Value:
+    """The value for one TF32 pass. What is loaded is rounded exactly: few elements, of which the
+    product's other factor makes many. What is computed for every pair of them costs one
+    instruction more, not four.
+    """
+    helper = "round_tf32" if loaded else "center_tf32"
+    key = (helper, value.text)
+    found = tiles.scope.find(key)
+    if found is None:
+        tiles.helpers.add(helper)
+        text = f"{helper}({value.text})"
+        made = tiles.assign(f"{value.text}_tf32", text, value.dims, "float32", value.depth)
+        found = tiles.scope.at(value.depth).know(key, replace(made, zero=value.zero))
+    return found
 
 
 def _side(tiles: Tiles, side: Sequence[Node], env: Env, order: tuple[Key, ...]) -> Value:

@@ -115,6 +115,7 @@ class _Product:
     found: Sides
     where: Where
     stored: bool
+    operand: str  # dtype of the operands that are used as they are; "" if all are rounded first
 
 
 def _lanes(dims: Sequence[Dimension]) -> int:
@@ -148,8 +149,13 @@ class _Planner:
         self._even()
         self._rank(grid)
         few = [dot for dot in self.dots if self._rows(dot) < WARP_GROUP_ROWS]
-        sides = (side for dot in few for side in (dot.found.left, dot.found.right))
-        self.layout.operands = frozenset(side[0] for side in sides if _loaded(side))
+        sides = ((side, dot.operand) for dot in few for side in (dot.found.left, dot.found.right))
+        self.layout.operands = frozenset(
+            node
+            for side, operand in sides
+            for node in side
+            if len(side) == 1 and isinstance(node, Load) and node.tensor.dtype == operand
+        )
         return self.layout
 
     def _rows(self, dot: _Product) -> int:
@@ -235,10 +241,12 @@ class _Planner:
         found = sides(factors(body), frozenset(summed) - scalars, scalars)
         if found is None or body.sort != REAL or self.wanted != "dot":
             return
-        if dot_precision(what.precision, self.compute) is None:
+        allowed = dot_precision(what.precision, self.compute)
+        if allowed is None:
             return
         layout.products[site] = found
-        self.dots.append(_Product(found, where, isinstance(what, Accumulator)))
+        operand = "" if allowed.input_precision == "tf32" else allowed.operand
+        self.dots.append(_Product(found, where, isinstance(what, Accumulator), operand))
 
     def _widen(self, dot: _Product) -> None:
         """Gives each side of a product the lanes that `tl.dot` needs; the new lanes are masked."""
