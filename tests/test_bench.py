@@ -369,6 +369,22 @@ def test_readme_section_comes_from_the_records(tmp_path: Path) -> None:
         table.readme("# nothing", tmp_path)
 
 
+def test_a_mean_says_what_it_leaves_out() -> None:
+    pair: dict[str, Any] = {"jit": _device(20.0), "prism": _device(10.0)}
+    fast = _record("wrong", keeps_contract=False, jit=_device(900.0), prism=_device(1.0))
+    run = _run(_record(**pair), fast)
+    assert table.geometric_mean(run) == 2.0
+    assert table.device_row(fast)[5] == "900.00x !"
+    assert "not in the mean: wrong b=1." in table.section(run)
+    rows = [r for r in suites.rows("flash") if "gpu" in r.platforms]
+    few = [_record(r.name, size=r.size, **pair) for r in rows[1:]]
+    protocol = dataclasses.replace(run.protocol, platform="gpu")
+    part = dataclasses.replace(run, suite="flash", records=tuple(few), protocol=protocol)
+    assert f"Not measured in this record: {rows[0].key}." in table.section(part)
+    every = (*few, _record(rows[0].name, size=rows[0].size, **pair))
+    assert table.caveats(dataclasses.replace(part, records=every)) == ""
+
+
 def test_rows_measured_again_replace_the_older_ones(tmp_path: Path) -> None:
     whole = _run(*(_record(name, prism=_device(9.0), jit=_device(9.0)) for name in "abc"))
     again = _run(_record("b", prism=_device(3.0), jit=_device(9.0)))

@@ -151,7 +151,7 @@ def device_row(record: Record) -> list[str]:
         kernel(record.torch),
         kernel(record.prism),
         kernels,
-        f"{record.speedup:.2f}x",
+        f"{record.speedup:.2f}x" + ("" if record.keeps_contract is not False else " !"),
         chain,
         megabytes(record.jit_temp_bytes, record.prism_temp_bytes),
         "-" if record.target_us is None else f"{record.target_us:g}",
@@ -159,10 +159,37 @@ def device_row(record: Record) -> list[str]:
 
 
 def geometric_mean(run: Run) -> float:
-    """Of the speed-ups of all rows; 1 where there is none."""
-    if not run.records:
-        return 1.0
-    return math.exp(sum(math.log(record.speedup) for record in run.records) / len(run.records))
+    """Of the speed-ups of all rows that keep the accuracy contract; 1 where there is none.
+
+    A wrong result has no speed.
+    """
+    logs = [math.log(r.speedup) for r in run.records if r.keeps_contract is not False]
+    return math.exp(sum(logs) / len(logs)) if logs else 1.0
+
+
+def caveats(run: Run) -> str:
+    """What the mean leaves out, in sentences: rows of the suite that were not measured, and rows
+    that break the contract. Empty where it leaves out nothing.
+    """
+    parts: list[str] = []
+    if run.suite in suites.NAMES:
+        there = {record_key(r.name, r.size) for r in run.records}
+        rows = [r for r in suites.rows(run.suite) if run.protocol.platform in r.platforms]
+        absent = [r.key for r in rows if record_key(r.name, r.size) not in there]
+        if absent:
+            parts.append(f" Not measured in this record: {', '.join(absent)}.")
+    broken = [record_key(r.name, r.size) for r in run.records if r.keeps_contract is False]
+    if broken:
+        parts.append(
+            f" ! breaks the accuracy contract on the benchmark's own draw and is not in the mean:"
+            f" {', '.join(broken)}."
+        )
+    return "".join(parts)
+
+
+def record_key(name: str, size: str) -> str:
+    """What a row is called."""
+    return f"{name} {size}".strip()
 
 
 def section(run: Run) -> str:
@@ -179,7 +206,7 @@ def section(run: Run) -> str:
     )
     return (
         f"**`{run.suite}` on {run.protocol.device}** ({versions}). {unit};"
-        f" geometric mean {geometric_mean(run):.2f}x.\n\n"
+        f" geometric mean {geometric_mean(run):.2f}x.{caveats(run)}\n\n"
         + markdown(head, [row(record) for record in run.records])
     )
 
