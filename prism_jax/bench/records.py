@@ -110,6 +110,11 @@ class Record:
     note: str = ""
 
     @property
+    def key(self) -> str:
+        """What the row is called, as `Workload.key`."""
+        return f"{self.name} {self.size}".strip()
+
+    @property
     def speedup(self) -> float:
         """How many times faster than jax.jit: by kernel time where known, else by the host."""
         if self.jit is not None and self.prism is not None and self.prism.kernel_us > 0:

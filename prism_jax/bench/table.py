@@ -106,17 +106,21 @@ def host_row(record: Record) -> list[str]:
         None if e is None else max(e.worst, e.differing)
         for e in (record.jit_errors, record.prism_errors)
     )
-    mark = "" if record.keeps_contract is not False else " !"
     return [
-        f"{record.name} {record.size}".strip(),
+        record.key,
         seconds(record.host.reference_s),
         seconds(record.host.candidate_s),
         factor(record),
         error(jit_error),
-        error(prism_error) + mark,
+        error(prism_error) + _mark(record),
         seconds(record.first_call_s[1]),
         record.found,
     ]
+
+
+def _mark(record: Record) -> str:
+    """Stands beside what a row claims where the row breaks the accuracy contract."""
+    return " !" if record.keeps_contract is False else ""
 
 
 MEMORY_HEAD = ("program", "peak MB of temporaries")
@@ -125,7 +129,7 @@ MEMORY_HEAD = ("program", "peak MB of temporaries")
 def memory_row(record: Record) -> list[str]:
     """A record as a line of the memory table."""
     return [
-        f"{record.name} {record.size}".strip(),
+        record.key,
         megabytes(record.jit_peak_bytes, record.prism_peak_bytes),
     ]
 
@@ -146,12 +150,12 @@ def device_row(record: Record) -> list[str]:
     if record.jit and record.prism:
         kernels = f"{record.jit.kernels} → {record.prism.kernels}"
     return [
-        f"{record.name} {record.size}".strip(),
+        record.key,
         kernel(record.jit),
         kernel(record.torch),
         kernel(record.prism),
         kernels,
-        f"{record.speedup:.2f}x" + ("" if record.keeps_contract is not False else " !"),
+        f"{record.speedup:.2f}x" + _mark(record),
         chain,
         megabytes(record.jit_temp_bytes, record.prism_temp_bytes),
         "-" if record.target_us is None else f"{record.target_us:g}",
@@ -173,23 +177,18 @@ def caveats(run: Run) -> str:
     """
     parts: list[str] = []
     if run.suite in suites.NAMES:
-        there = {record_key(r.name, r.size) for r in run.records}
+        there = {r.key for r in run.records}
         rows = [r for r in suites.rows(run.suite) if run.protocol.platform in r.platforms]
-        absent = [r.key for r in rows if record_key(r.name, r.size) not in there]
+        absent = [r.key for r in rows if r.key not in there]
         if absent:
             parts.append(f" Not measured in this record: {', '.join(absent)}.")
-    broken = [record_key(r.name, r.size) for r in run.records if r.keeps_contract is False]
+    broken = [r.key for r in run.records if r.keeps_contract is False]
     if broken:
         parts.append(
             f" ! breaks the accuracy contract on the benchmark's own draw and is not in the mean:"
             f" {', '.join(broken)}."
         )
     return "".join(parts)
-
-
-def record_key(name: str, size: str) -> str:
-    """What a row is called."""
-    return f"{name} {size}".strip()
 
 
 def section(run: Run) -> str:

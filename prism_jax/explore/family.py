@@ -31,9 +31,9 @@ from prism_jax.explore.closed import Sizes
 from prism_jax.explore.grouping import kept_dtype
 from prism_jax.explore.pruning import DEFAULT
 from prism_jax.explore.result import SearchResult
-from prism_jax.explore.rewriting import Rewriting
 from prism_jax.explore.search import Form, Instance, Search
 from prism_jax.ir.counts import width
+from prism_jax.ir.leaves import Rewriting
 from prism_jax.ir.nodes import (
     Axis,
     Const,

@@ -6,16 +6,17 @@ whose sGraphs are written when they are first asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from prism_jax.explore.library import Costed
 from prism_jax.explore.result import Candidate
-from prism_jax.explore.rewriting import renamed_symbols
+from prism_jax.ir.leaves import Rewriting
+from prism_jax.ir.nodes import Axis, Index, Size, Tensor
 from prism_jax.ir.program import Program
-from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
+from prism_jax.ir.sgraph import GridAxis, Kernel, LibraryCall, Loop, SGraph
 
 if TYPE_CHECKING:
     from prism_jax.explore.search import Form, Instance
@@ -116,3 +117,35 @@ def _made(form: Program, steps: Sequence[Step], instance: Instance) -> tuple[SGr
         form = Program(form.name, program.inputs, outputs, program.compute)
     outputs = tuple(store.tensor for store in program.outputs)
     return SGraph(program.name, program.inputs, tuple(nodes), outputs, program.compute), form
+
+
+def renamed_symbols(
+    steps: tuple[Kernel | LibraryCall, ...], name: Callable[[str], str]
+) -> tuple[Kernel | LibraryCall, ...]:
+    """The steps with other names for their size symbols: of tiles, and of axes that splits made."""
+
+    def size(old: Size) -> Size:
+        return name(old) if isinstance(old, str) else old
+
+    def axis(old: Axis) -> Axis:
+        return old if isinstance(old.size, int) else Axis(old.name, size(old.size))
+
+    def tensor(old: Tensor, index: tuple[Index, ...]) -> Tensor:
+        if all(isinstance(s, int) for s in old.shape):
+            return old
+        return Tensor(old.name, tuple(map(size, old.shape)), old.dtype)
+
+    symbols = {s for k in steps if isinstance(k, Kernel) for s in k.symbols}
+    if not any(s.startswith("S_") and name(s) != s for s in symbols):
+        return tuple(_tiles(s, size) if isinstance(s, Kernel) else s for s in steps)
+    return tuple(map(Rewriting(axis, tensor, size=size).step, steps))
+
+
+def _tiles(kernel: Kernel, size: Callable[[Size], Size]) -> Kernel:
+    """The kernel with its tile symbols renamed; its terms have no symbols."""
+
+    def loop(one: Loop) -> Loop:
+        return replace(one, tile=size(one.tile), inner=tuple(map(loop, one.inner)))
+
+    grid = tuple(GridAxis(g.axis, size(g.tile)) for g in kernel.grid)
+    return replace(kernel, grid=grid, loops=tuple(map(loop, kernel.loops)))

@@ -24,8 +24,8 @@ from prism_jax.explore.partition import Costs, Counts, Deadline, Group, Structur
 from prism_jax.explore.plans import Found, ranked
 from prism_jax.explore.pruning import DEFAULT, Pruning
 from prism_jax.explore.result import Certificate, SearchResult
-from prism_jax.explore.rewriting import Rewriting
 from prism_jax.ir.counts import width
+from prism_jax.ir.leaves import Rewriting
 from prism_jax.ir.nodes import Node
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Kernel

@@ -6,6 +6,7 @@ are none. A plan that the accuracy contract refuses is tried again in this form:
 products without TF32, so one pass may be less accurate than the user's own program.
 
 >>> from prism_jax.ir.nodes import Axis, Load, Pointwise, Precision, Reduce, Store, Tensor, at
+>>> from prism_jax.ir.sgraph import LibraryCall
 >>> i, j, k = Axis("i", 4), Axis("j", 4), Axis("k", 8)
 >>> x, y = Tensor("x", (4, 8), "float32"), Tensor("y", (8, 4), "float32")
 >>> product = Pointwise("mul", (Load(x, (at(i), at(k))), Load(y, (at(k), at(j)))))
@@ -20,51 +21,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prism_jax.ir.nodes import Node, Precision, Reduce, Store
-from prism_jax.ir.rewrite import rebuild
-from prism_jax.ir.sgraph import Accumulator, Kernel, LibraryCall, Loop, SGraph
+from prism_jax.ir.leaves import Rewriting
+from prism_jax.ir.nodes import Precision
+from prism_jax.ir.sgraph import Kernel, SGraph
 
 THREE_PASSES = "high"
 
 
 def stricter(sgraph: SGraph) -> SGraph:
     """See the module."""
-    memo: dict[Node, Node] = {}
-
-    def term(node: Node) -> Node:
-        if node not in memo:
-            new = rebuild(node, term)
-            if isinstance(new, Reduce):
-                new = replace(new, precision=_exact(new.precision))
-            memo[node] = new
-        return memo[node]
-
-    def store(one: Store) -> Store:
-        return replace(one, value=term(one.value))
-
-    def accumulator(one: Accumulator) -> Accumulator:
-        rescale = None if one.rescale is None else term(one.rescale)
-        precision = _exact(one.precision)
-        return replace(one, summand=term(one.summand), rescale=rescale, precision=precision)
-
-    def loop(one: Loop) -> Loop:
-        return replace(
-            one,
-            accumulators=tuple(map(accumulator, one.accumulators)),
-            stores=tuple(map(store, one.stores)),
-            inner=tuple(map(loop, one.inner)),
-        )
-
-    def node(one: Kernel | LibraryCall) -> Kernel | LibraryCall:
-        if isinstance(one, LibraryCall):
-            return one
-        return replace(one, loops=tuple(map(loop, one.loops)), stores=tuple(map(store, one.stores)))
-
-    new = replace(sgraph, nodes=tuple(map(node, sgraph.nodes)))
+    rewriting = Rewriting(precision=_exact)
+    steps = (rewriting.kernel(n) if isinstance(n, Kernel) else n for n in sgraph.nodes)
+    new = replace(sgraph, nodes=tuple(steps))
     return sgraph if new.digest == sgraph.digest else new
 
 
-def _exact(precision: Precision | None) -> Precision | None:
-    if precision is None or (precision.operand, precision.algorithm) != ("float32", "default"):
+def _exact(precision: Precision) -> Precision:
+    if (precision.operand, precision.algorithm) != ("float32", "default"):
         return precision
     return replace(precision, algorithm=THREE_PASSES)

@@ -1,8 +1,10 @@
-"""The same structure with other axes, tensors and precisions: how a kernel found at one size is
-written at another.
+"""The same structure over other axes, tensors, sizes and precisions: how a kernel found at one size
+is written at another, gets numbers for its symbols, or is asked for more exact products.
 
 In: nodes, stores, kernels or library calls. Out: the same over changed leaves. Nothing else is
-changed, so that what was proved for all sizes of the one holds for the other.
+changed, so that what was proved for all sizes of the one holds for the other. Terms may be of any
+depth. (`verify/shrink.py` changes sizes by code of its own: the checker shares none with those
+whose work it checks.)
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ class Rewriting:
 
     def __init__(
         self,
-        axis: Callable[[Axis], Axis],
-        tensor: Callable[[Tensor, tuple[Index, ...]], Tensor],
+        axis: Callable[[Axis], Axis] = lambda a: a,
+        tensor: Callable[[Tensor, tuple[Index, ...]], Tensor] = lambda t, _: t,
         precision: Callable[[Precision], Precision] = lambda p: p,
         size: Callable[[Size], Size] = lambda s: s,
     ) -> None:
@@ -45,8 +47,17 @@ class Rewriting:
 
     def node(self, root: Node) -> Node:
         """The term over the changed leaves."""
-        if root not in self._memo:
-            self._memo[root] = self._changed(root)
+        pending = [root]
+        while pending:
+            node = pending[-1]
+            below = (*node.index_nodes, *node.children) if isinstance(node, Load) else node.children
+            missing = [child for child in below if child not in self._memo]
+            if node in self._memo or not missing:
+                pending.pop()
+                if node not in self._memo:
+                    self._memo[node] = self._changed(node)
+            else:
+                pending += missing
         return self._memo[root]
 
     def _changed(self, node: Node) -> Node:
@@ -62,10 +73,10 @@ class Rewriting:
                 return Carried(node.accumulator, node.phase, node.sort_, axes)
             case Reduce():
                 axes = tuple(map(self._axis, node.axes))
-                body = self.node(node.body)
+                body = self._memo[node.body]
                 return Reduce(node.monoid, axes, body, self._asked(node.precision), node.index_sort)
             case Pointwise():
-                return Pointwise(node.op, tuple(map(self.node, node.args)), node.parameter)
+                return Pointwise(node.op, tuple(self._memo[a] for a in node.args), node.parameter)
             case _:
                 return node
 
@@ -116,35 +127,3 @@ class Rewriting:
             rescale=None if acc.rescale is None else self.node(acc.rescale),
             precision=self._asked(acc.precision),
         )
-
-
-def renamed_symbols(
-    steps: tuple[Kernel | LibraryCall, ...], name: Callable[[str], str]
-) -> tuple[Kernel | LibraryCall, ...]:
-    """The steps with other names for their size symbols: of tiles, and of axes that splits made."""
-
-    def size(old: Size) -> Size:
-        return name(old) if isinstance(old, str) else old
-
-    def axis(old: Axis) -> Axis:
-        return old if isinstance(old.size, int) else Axis(old.name, size(old.size))
-
-    def tensor(old: Tensor, index: tuple[Index, ...]) -> Tensor:
-        if all(isinstance(s, int) for s in old.shape):
-            return old
-        return Tensor(old.name, tuple(map(size, old.shape)), old.dtype)
-
-    symbols = {s for k in steps if isinstance(k, Kernel) for s in k.symbols}
-    if not any(s.startswith("S_") and name(s) != s for s in symbols):
-        return tuple(_tiles(s, size) if isinstance(s, Kernel) else s for s in steps)
-    return tuple(map(Rewriting(axis, tensor, size=size).step, steps))
-
-
-def _tiles(kernel: Kernel, size: Callable[[Size], Size]) -> Kernel:
-    """The kernel with its tile symbols renamed; its terms have no symbols."""
-
-    def loop(one: Loop) -> Loop:
-        return replace(one, tile=size(one.tile), inner=tuple(map(loop, one.inner)))
-
-    grid = tuple(GridAxis(g.axis, size(g.tile)) for g in kernel.grid)
-    return replace(kernel, grid=grid, loops=tuple(map(loop, kernel.loops)))
