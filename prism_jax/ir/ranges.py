@@ -386,6 +386,8 @@ def of_monoid(monoid: str, sort: str, body: Range, count: int | None) -> Range:
 def _product(body: Range, count: int | None) -> Range:
     most = max(abs(body.low), abs(body.high))
     high = 1.0 if most <= 1 else INF if count is None else _power(most, count)
-    clash = body.has(0) and high == INF  # what has overflowed already meets a zero
+    clash = (
+        body.low < 1 and high == INF
+    )  # what has overflowed meets a zero, or what has underflowed
     low = 0.0 if body.low >= 0 and not body.may_be_negative_zero else -high
     return Range(low, high, body.nan or clash)

@@ -261,9 +261,13 @@ def _index_range(scope: Scope, index: Index, guards: tuple[Within, ...]) -> tupl
     """
     bounds = {a: (0, a.size - 1) for a in index.axes_free if isinstance(a.size, int)}
     for guard in guards:
-        if guard.index.axis in bounds:
-            low, high = bounds[guard.index.axis]
-            bounds[guard.index.axis] = (max(low, guard.low), min(high, guard.high - 1))
+        if len(guard.index.terms) == 1:
+            [(axis, c)], shift = guard.index.terms, guard.index.offset
+            if isinstance(axis, Axis) and axis in bounds:
+                ends = (guard.low - shift, guard.high - 1 - shift)  # of c times the axis
+                first, last = ends if c > 0 else ends[::-1]
+                low, high = bounds[axis]
+                bounds[axis] = (max(low, -(-first // c)), min(high, last // c))
     low = high = index.offset
     for term, coefficient in index.terms:
         if isinstance(term, Axis):

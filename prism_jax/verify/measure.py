@@ -11,7 +11,9 @@ honest candidate may round one or two intermediate values of the output's size (
 multiply, a rescaled accumulator) in other places. Measured against each dtype in the tests: in
 float16 (ulp 2^-10) and bfloat16 (2^-7) the last rounding dominates and 4 ulp are 0.4 % and 3 % of
 the row's largest value; in float32 (2^-23) and float64 (2^-52) long sums dominate, err(r, o)
-carries the contract and the floor only covers rows that the reference happens to hit exactly. XLA
+carries the contract and the floor only covers rows that the reference happens to hit exactly. A
+float64 program has an oracle no better than itself, so that there err(r, o) is how far two orders
+of the same sums are apart, which is what the candidate may be off by, too. XLA
 flushes subnormal float32 and bfloat16 results to zero, so there the floor is at least the smallest
 normal number; float16 and float64 keep theirs.
 

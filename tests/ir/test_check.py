@@ -62,6 +62,13 @@ def test_samples_are_well_formed(make):
         Load(X, (affine([(Axis("u", 2), 2), (Axis("v", 2), 1)]), at(0))),
         Load(X, (at(A), affine([(K, 1)], -2)), (Within(affine([(K, 1)], -2), 0, 8),), Const(0.0)),
         Load(X, (at(A), affine([(K, 1)], 3)), (Within(at(K), 0, 5),), Const(0.0)),
+        # read backwards: a - 2 is 0 or 1 where 0 <= 3 - a < 2
+        Load(
+            X,
+            (affine([(A, 1)], -2), at(K)),
+            (Within(at(A), 0, 4), Within(affine([(A, -1)], 3), 0, 2)),
+            Const(0.0),
+        ),
         Load(X, (at(NA), at(K))),
         Load(X, (at(op("min", op("max", NA, Const(0, "int32")), Const(3, "int32"))), at(K))),
         op("cast", op("lt", Iota(A), NA), p="float32"),
@@ -87,6 +94,7 @@ BAD_PROGRAMS = [
     (program(Load(X, (at(A), affine([(K, 1)], 1)))), "index k + 1 of dimension 1 of x: float16[4,8] runs over 1 .. 8"),
     (program(Load(X, (affine([(A, -1)], 2), at(K)))), "runs over -1 .. 2"),
     (program(Load(X, (at(A), affine([(K, 1)], -2)), (Within(affine([(K, 1)], -2), -1, 8),), Const(0.0))), "runs over -1 .. 5"),
+    (program(Load(X, (affine([(A, 1)], -2), at(K)), (Within(at(A), 0, 4), Within(affine([(A, -1)], 3), 0, 3)), Const(0.0))), "runs over -1 .. 1"),
     (program(Load(X, (at(A), affine([(NA, 0), (Const(9, "int32"), 1)])))), "runs over 9 .. 9"),
     (program(Load(X, (at(A), at(K)), (Within(at(K), 0, 5),))), "a guarded load has no fill"),
     (program(Load(X, (at(A), at(K)), (Within(at(K), 0, 5),), FALSE)), "a fill of sort bool"),

@@ -126,7 +126,7 @@ def _element(node: Node, at, inputs) -> Any:
         inside = all(g.low <= _index(g.index, at, inputs) < g.high for g in node.guard)
         if not inside:
             assert node.fill is not None
-            return np.asarray(node.fill.value)
+            return np.asarray(node.fill.value, np.float64 if node.sort == "real" else node.sort)
         value = inputs[node.tensor.name][tuple(_index(i, at, inputs) for i in node.index)]
         return np.asarray(value, np.float64 if node.sort == "real" else node.sort)
     if isinstance(node, Pointwise):

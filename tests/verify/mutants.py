@@ -7,6 +7,7 @@ aside.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -458,19 +459,46 @@ def inputs(pair: Pair, seed: int) -> dict[str, np.ndarray]:
     return made
 
 
+TILES = (1, 2, 3, 16)
+"""Tiles of one element, ragged ones, and one tile for all: what evaluation at small sizes tries."""
+
+
 def is_wrong(mutant: Mutant) -> bool | None:
-    """Whether evaluation in float64 differs anywhere; None where the sGraph cannot be executed."""
-    sizes = mutant.pair.sizes
+    """Whether evaluation in float64 differs anywhere; None where the sGraph cannot be executed.
+
+    Three inputs at the pair's own tiles; where these agree, every combination of `TILES`.
+    """
+    pair = mutant.pair
     try:
         for seed in range(3):
-            given = inputs(mutant.pair, seed)
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")
-                expected = evaluate(mutant.pair.program, given)
-                found = evaluate_sgraph(mutant.sgraph, sizes, given)
-            for a, b in zip(expected, found, strict=True):
-                if not np.allclose(a, b, rtol=1e-9, atol=1e-11, equal_nan=True):
-                    return True
-    except (AssertionError, IndexError, KeyError, ValueError, TypeError):
+            if _differs(mutant, pair.sizes, inputs(pair, seed)):
+                return True
+    except FAILURES:
         return None
+    given = inputs(pair, 1)
+    for tiles in itertools.product(TILES, repeat=len(pair.sizes)):
+        sizes = dict(zip(pair.sizes, tiles, strict=True))
+        try:
+            evaluate_sgraph(pair.sgraph, sizes, given)
+        except FAILURES:
+            continue  # these numbers are no instance of the right sGraph either
+        try:
+            if _differs(mutant, sizes, given):
+                return True
+        except FAILURES:
+            return None
     return False
+
+
+FAILURES = (AssertionError, IndexError, KeyError, ValueError, TypeError)
+
+
+def _differs(mutant: Mutant, sizes: dict[str, int], given: dict[str, np.ndarray]) -> bool:
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        expected = evaluate(mutant.pair.program, given)
+        found = evaluate_sgraph(mutant.sgraph, sizes, given)
+    return not all(
+        np.allclose(a, b, rtol=1e-9, atol=1e-11, equal_nan=True)
+        for a, b in zip(expected, found, strict=True)
+    )
