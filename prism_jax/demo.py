@@ -39,7 +39,7 @@ def main(seconds: float = 1.0) -> int:
     runs = [_part(suite, title, names, settings) for suite, title, names in PARTS]
     records = [record for run in runs for record in run.records]
     _say(summary(records, time.perf_counter() - start))
-    return int(any(record.keeps_contract is False or record.note for record in records))
+    return int(any(record.broken or record.note for record in records))
 
 
 def _part(suite: str, title: str, names: tuple[str, ...] | None, settings: runner.Settings) -> Run:
@@ -81,7 +81,7 @@ def summary(records: Sequence[Record], elapsed: float) -> str:
         return "\nNo program could be run."
     faster = [record for record in records if record.host.low > 1.03]
     slower = [record for record in records if record.slower]
-    kept = sum(record.keeps_contract is True for record in records)
+    kept = sum(r.contract is not None and r.contract.kept for r in records)
     parts = [
         f"\n{len(records)} programs: {len(faster)} faster than jax.jit,"
         f" {len(records) - len(faster) - len(slower)} left as fast, {len(slower)} slower.",

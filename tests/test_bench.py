@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from prism_jax.bench import (
 )
 from prism_jax.bench.workload import Operand, Sample, Workload
 from prism_jax.measure import timing
+from prism_jax.verify import again
 
 ALL_ROWS = [row for suite in suites.NAMES for row in suites.rows(suite)]
 
@@ -192,15 +194,33 @@ def test_oracle_does_not_change_the_caller_s_precision() -> None:
 # --- accuracy -----------------------------------------------------------------------------------
 
 
+def _never(number: int) -> accuracy.Outputs:
+    raise AssertionError("nothing exceeded its allowance")
+
+
+def _judged(
+    candidate: Any, reference: Any, exact: Any, rolled: Callable[[int], Any] = _never
+) -> accuracy.Verdict:
+    return accuracy.judge(accuracy.Outputs([candidate], [reference], [exact]), rolled)
+
+
+def _same(*arrays: Any) -> accuracy.Verdict:
+    """The verdict where rolling the rounding again changes nothing."""
+    return _judged(*arrays, rolled=lambda _: accuracy.Outputs(*([a] for a in arrays)))
+
+
 def test_contract_accepts_the_reference_and_twice_its_error() -> None:
     generator = np.random.default_rng(0)
     exact = generator.standard_normal((8, 64))
     noise = generator.standard_normal((8, 64)) * 1e-4
     reference = (exact + noise).astype(np.float32)
-    assert accuracy.keeps_contract([reference], [reference], [exact])
+    assert _judged(reference, reference, exact).kept
     for times, kept in ((1.9, True), (3.0, False)):
         candidate = (exact + times * noise).astype(np.float32)
-        assert accuracy.keeps_contract([candidate], [reference], [exact]) is kept
+        verdict = _same(candidate, reference, exact)
+        assert verdict.kept is kept
+        assert verdict.again == (0 if kept else 8)
+        assert verdict.share == pytest.approx(times / 2, rel=0.02)
 
 
 def test_contract_judges_each_row_alone() -> None:
@@ -208,7 +228,38 @@ def test_contract_judges_each_row_alone() -> None:
     reference = exact.astype(np.float32)
     candidate = reference.copy()
     candidate[0, 0] += 1e-3  # far below the last digits of the other row
-    assert not accuracy.keeps_contract([candidate], [reference], [exact])
+    assert _same(candidate, reference, exact) == accuracy.Verdict(
+        False, pytest.approx(1e-3 / (4 * 2**-23), rel=0.1), 1
+    )
+
+
+def test_a_lucky_reference_is_rolled_again_and_a_loss_stays_one() -> None:
+    """Two copies of one algorithm: in some row one of them is hit exactly by chance."""
+    generator = np.random.default_rng(3)
+    exact = np.ones((400, 4))
+
+    def draw(times: float, lucky: bool = False) -> accuracy.Outputs:
+        c, r = (1 + generator.standard_normal((2, *exact.shape)) * 1e-4).astype(np.float32)
+        if lucky:
+            r[7] = 1.0
+        return accuracy.Outputs([1 + (c - 1) * np.float32(times)], [r], [exact])
+
+    fair = accuracy.judge(draw(1.0, lucky=True), lambda _: draw(1.0))
+    assert fair.kept
+    assert fair.again >= 1
+    lossy = accuracy.judge(draw(4.0), lambda _: draw(4.0))
+    assert not lossy.kept
+    assert lossy.again > 100
+
+
+def test_what_appears_only_when_rolled_again_breaks_the_contract_too() -> None:
+    exact = np.ones((2, 4))
+    reference, far = exact.astype(np.float32), (exact + 1e-3).astype(np.float32)
+    nan = np.where(exact == 1, np.float32(np.nan), 0)
+    verdict = _judged(
+        far, reference, exact, lambda n: accuracy.Outputs([nan if n == 5 else far], [far], [exact])
+    )
+    assert verdict == accuracy.Verdict(False, None, 2)
 
 
 @pytest.mark.parametrize(
@@ -225,14 +276,14 @@ def test_contract_judges_each_row_alone() -> None:
 def test_contract_on_special_values(
     candidate: list[float], reference: list[float], exact: list[float], kept: bool
 ) -> None:
-    arrays = np.array(candidate, "f4"), np.array(reference, "f4"), np.array(exact)
-    assert accuracy.keeps_contract(*([a] for a in arrays)) is kept
+    verdict = _judged(np.array(candidate, "f4"), np.array(reference, "f4"), np.array(exact))
+    assert verdict.kept is kept
 
 
 def test_contract_refuses_another_shape_or_dtype() -> None:
     one = np.ones(3, np.float32)
-    assert not accuracy.keeps_contract([one.astype(np.float16)], [one], [one])
-    assert not accuracy.keeps_contract([one[None]], [one], [one])
+    assert _judged(one.astype(np.float16), one, one) == accuracy.BROKEN
+    assert _judged(one[None], one, one) == accuracy.BROKEN
 
 
 def test_contract_on_indices_allows_ties_only() -> None:
@@ -241,9 +292,28 @@ def test_contract_on_indices_allows_ties_only() -> None:
     tie, wrong = exact.copy(), exact.copy()
     tie[0] += 1
     wrong[:100] += 1
-    assert accuracy.keeps_contract([tie], [reference], [exact])
-    assert not accuracy.keeps_contract([wrong], [reference], [exact])
+    assert _judged(tie, reference, exact).kept
+    assert not _judged(wrong, reference, exact).kept
     assert accuracy.measure([wrong], [exact]).differing == 0.01
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_moved_inputs_are_at_most_one_rounding_away(dtype: str) -> None:
+    values = np.concatenate([np.random.default_rng(0).standard_normal(4000), [0, np.inf, np.nan]])
+    array = np.repeat(values, 2).astype(jnp.dtype(dtype))
+    other = again.moved(array, 1)
+    assert other.dtype == array.dtype
+    wide, near = (x.astype(np.float64) for x in (array, other))
+    np.testing.assert_array_equal(near[::2], near[1::2])  # equal elements move alike
+    np.testing.assert_array_equal(near[-6:], wide[-6:])  # zero, infinity and NaN stay
+    wide, near = wide[:-6], near[:-6]
+    share = np.mean(wide != near)
+    assert 0.4 < share < 0.6
+    assert np.all(np.abs(near) <= np.abs(wide))
+    eps = float(jnp.finfo(dtype).eps)
+    assert np.all(np.abs(near - wide) <= eps * np.abs(wide))
+    assert np.any(again.moved(array, 2) != other)
+    np.testing.assert_array_equal(again.moved(np.arange(5), 1), np.arange(5))
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8), st.floats(0, 1e-2))
@@ -305,7 +375,7 @@ def _record(name: str = "p", **changes: Any) -> records.Record:
         suite="mirage", name=name, size="b=1", inputs=("float16[2]",), outputs=("float16[2]",),
         found="one kernel", host=timing.summarise([2e-3] * 9, [1e-3] * 9),
         jit_errors=accuracy.Errors(1e-4, 1e-5), prism_errors=accuracy.Errors(2e-4, 1e-5),
-        keeps_contract=True, first_call_s=(0.1, 0.5), stages_s={"explore": 0.01},
+        contract=accuracy.Verdict(True, 0.5), first_call_s=(0.1, 0.5), stages_s={"explore": 0.01},
     )  # fmt: skip
     return dataclasses.replace(base, **changes)
 
@@ -349,7 +419,7 @@ def test_terminal_table_lines_up() -> None:
 
 
 def test_broken_contract_and_noise_are_marked() -> None:
-    assert table.host_row(_record(keeps_contract=False))[5].endswith("!")
+    assert table.host_row(_record(contract=accuracy.BROKEN))[5].endswith("!")
     noisy = _record(host=timing.summarise([1.0, 2.0] * 9, [2.0, 1.0] * 9))
     assert table.host_row(noisy)[3].endswith("~")
 
@@ -371,7 +441,7 @@ def test_readme_section_comes_from_the_records(tmp_path: Path) -> None:
 
 def test_a_mean_says_what_it_leaves_out() -> None:
     pair: dict[str, Any] = {"jit": _device(20.0), "prism": _device(10.0)}
-    fast = _record("wrong", keeps_contract=False, jit=_device(900.0), prism=_device(1.0))
+    fast = _record("wrong", contract=accuracy.BROKEN, jit=_device(900.0), prism=_device(1.0))
     run = _run(_record(**pair), fast)
     assert table.geometric_mean(run) == 2.0
     assert table.device_row(fast)[5] == "900.00x !"
@@ -457,7 +527,8 @@ def test_a_row_is_measured_compared_and_explained() -> None:
     record = runner.measure(CHAIN, QUICK)
     assert record.inputs == ("float32[4, 256]", "float32[256, 2]", "float32[2, 256]")
     assert record.outputs == ("float32[4, 256]",)
-    assert record.keeps_contract is True
+    assert record.contract is not None
+    assert record.contract.kept
     assert record.jit_errors is not None
     assert 0 < record.jit_errors.worst < 1e-5
     assert record.host.pairs >= 7

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     if words.json:
         run.save(words.json)
     print(render(run))
-    broken = [record for record in run.records if record.keeps_contract is False]
+    broken = [record for record in run.records if record.broken]
     return int(bool(run.skipped or broken))
 
 

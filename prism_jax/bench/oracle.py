@@ -35,18 +35,30 @@ def evaluate(function: Callable[..., Any], *arguments: Any) -> Any:
     Raises:
       NoOracleError: the program has a loop or a call whose body is not a plain jaxpr.
     """
-    closed, tree = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
-    constants = [np.asarray(constant) for constant in closed.consts]
+    return float64(function, *arguments)(*arguments)
 
+
+def float64(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """`function` in float64, for arguments like these: compiled once, however often it is called.
+
+    Raises, when it is called, what `evaluate` raises.
+    """
+    closed, tree = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    constants = [np.asarray(constant) for constant in closed.consts]
+    structure = jax.tree.structure(tree)
+
+    # One jit: XLA frees what is dead and fuses, so that a broadcast of gigabytes need not exist.
+    @jax.jit
     def run(constants: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
         return _walk(closed.jaxpr, constants, leaves)
 
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        # One jit: XLA frees what is dead and fuses, so that a broadcast of gigabytes need not
-        # exist.
-        outputs = jax.jit(run)([_widen(c) for c in constants], [_widen(leaf) for leaf in leaves])
-        return jax.tree.unflatten(jax.tree.structure(tree), [np.asarray(o) for o in outputs])
+    def call(*arguments: Any) -> Any:
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+            outputs = run([_widen(c) for c in constants], [_widen(leaf) for leaf in leaves])
+            return jax.tree.unflatten(structure, [np.asarray(o) for o in outputs])
+
+    return call
 
 
 def _widen(value: Any) -> Any:

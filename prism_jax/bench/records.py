@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prism_jax.bench.accuracy import FACTOR, FLOOR_ULPS, Errors
+from prism_jax.bench.accuracy import FACTOR, FLOOR_ULPS, Errors, Verdict
 from prism_jax.measure.device_time import DeviceTime
 from prism_jax.measure.timing import Paired
+from prism_jax.verify.again import TIMES
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,8 @@ class Protocol:
     reference: str = "the function's own jaxpr in float64, highest matmul precision"
     comparison: str = (
         f"per row of the last axis, largest and rms error; candidate <= {FACTOR:g} x jax.jit's"
-        f" + {FLOOR_ULPS:g} ulp of the row's largest value"
+        f" + {FLOOR_ULPS:g} ulp of the row's largest value; a row that exceeds it is judged by the"
+        f" root mean squares of both errors over {TIMES + 1} inputs one rounding apart"
     )
     inputs: str = "normal, deviation 1; weights over the root of their fan-in"
     seeds: tuple[int, ...] = (0,)
@@ -75,7 +77,8 @@ class Record:
       host: jax.jit against prism.jit by the host's clock.
       jit, prism, torch: device time of each on an accelerator (torch: where asked for).
       jit_errors, prism_errors: against the oracle.
-      keeps_contract: whether prism's outputs satisfy the accuracy contract beside jax.jit's.
+      contract: whether prism's outputs satisfy the accuracy contract beside jax.jit's, by how much,
+        and how many rows were judged again.
       jit_temp_bytes, prism_temp_bytes: XLA's own report of temporaries, None where it has none.
       jit_peak_bytes, prism_peak_bytes: temporaries as the system sees them (CPU, where asked for).
       first_call_s: seconds of the first call under jax.jit and under prism.jit.
@@ -98,7 +101,7 @@ class Record:
     torch: DeviceTime | None = None
     jit_errors: Errors | None = None
     prism_errors: Errors | None = None
-    keeps_contract: bool | None = None
+    contract: Verdict | None = None
     jit_temp_bytes: int | None = None
     prism_temp_bytes: int | None = None
     jit_peak_bytes: int | None = None
@@ -113,6 +116,11 @@ class Record:
     def key(self) -> str:
         """What the row is called, as `Workload.key`."""
         return f"{self.name} {self.size}".strip()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the result is known to break the accuracy contract: it has no speed then."""
+        return self.contract is not None and not self.contract.kept
 
     @property
     def speedup(self) -> float:
@@ -176,6 +184,7 @@ _NESTED = {
     "torch": DeviceTime,
     "jit_errors": Errors,
     "prism_errors": Errors,
+    "contract": Verdict,
 }
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import prism_jax as prism
@@ -30,6 +31,7 @@ from prism_jax.bench.workload import Platform, Workload
 from prism_jax.measure import device_time as timer
 from prism_jax.measure import timing
 from prism_jax.report import RegionReport, Report
+from prism_jax.verify import again
 
 #: Distributions whose versions a record names, where they are installed.
 VERSIONED = ("jax", "jaxlib", "triton", "jax-triton", "numpy", "flax", "equinox")
@@ -232,27 +234,40 @@ def _with_errors(
     """The record with the worst errors over all seeds, or with a note that says why not."""
     jit_errors, prism_errors, verdicts = [], [], []
     for seed in settings.seeds:
-        _, arguments = row.build(seed)
+        function, arguments = row.build(seed)
+        exact = oracle.float64(function, *_part(row, arguments))
+
+        def outputs(
+            arguments: tuple[Any, ...], exact: Callable[..., Any] = exact
+        ) -> accuracy.Outputs:
+            sides = (_sampled(row, f, arguments) for f in (ours, plain))
+            return accuracy.Outputs(*sides, accuracy.leaves(exact(*_part(row, arguments))))
+
+        def rolled(
+            number: int, arguments: tuple[Any, ...] = arguments, seed: int = seed
+        ) -> accuracy.Outputs:
+            moved = (again.moved(a, 1000 * seed + number) for a in jax.tree.leaves(arguments))
+            like = jax.tree.structure(arguments)
+            return outputs(jax.tree.unflatten(like, [jnp.asarray(a) for a in moved]))
+
         try:
-            exact = _oracle(row, arguments)
+            given = outputs(arguments)
         except oracle.NoOracleError as error:
             return dataclasses.replace(record, note=str(error))
-        reference, candidate = (_sampled(row, f, arguments) for f in (plain, ours))
-        jit_errors.append(accuracy.measure(reference, exact))
-        prism_errors.append(accuracy.measure(candidate, exact))
-        verdicts.append(accuracy.keeps_contract(candidate, reference, exact))
+        jit_errors.append(accuracy.measure(given.reference, given.exact))
+        prism_errors.append(accuracy.measure(given.candidate, given.exact))
+        verdicts.append(accuracy.judge(given, rolled))
     return dataclasses.replace(
         record,
         jit_errors=_worst(jit_errors),
         prism_errors=_worst(prism_errors),
-        keeps_contract=all(verdicts),
+        contract=accuracy.Verdict.worst(verdicts),
     )
 
 
-def _oracle(row: Workload, arguments: tuple[Any, ...]) -> list[Any]:
-    function, _ = row.build(0)
-    part = row.sample.arguments(arguments) if row.sample else arguments
-    return accuracy.leaves(oracle.evaluate(function, *part))
+def _part(row: Workload, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments that the oracle is given: the whole, or what the row's sample needs."""
+    return row.sample.arguments(arguments) if row.sample else arguments
 
 
 def _sampled(row: Workload, function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Any]:

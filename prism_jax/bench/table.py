@@ -120,7 +120,7 @@ def host_row(record: Record) -> list[str]:
 
 def _mark(record: Record) -> str:
     """Stands beside what a row claims where the row breaks the accuracy contract."""
-    return " !" if record.keeps_contract is False else ""
+    return " !" if record.broken else ""
 
 
 MEMORY_HEAD = ("program", "peak MB of temporaries")
@@ -167,7 +167,7 @@ def geometric_mean(run: Run) -> float:
 
     A wrong result has no speed.
     """
-    logs = [math.log(r.speedup) for r in run.records if r.keeps_contract is not False]
+    logs = [math.log(r.speedup) for r in run.records if not r.broken]
     return math.exp(sum(logs) / len(logs)) if logs else 1.0
 
 
@@ -182,11 +182,10 @@ def caveats(run: Run) -> str:
         absent = [r.key for r in rows if r.key not in there]
         if absent:
             parts.append(f" Not measured in this record: {', '.join(absent)}.")
-    broken = [r.key for r in run.records if r.keeps_contract is False]
+    broken = [r.key for r in run.records if r.broken]
     if broken:
         parts.append(
-            f" ! breaks the accuracy contract on the benchmark's own draw and is not in the mean:"
-            f" {', '.join(broken)}."
+            f" ! breaks the accuracy contract and is not in the mean: {', '.join(broken)}."
         )
     return "".join(parts)
 

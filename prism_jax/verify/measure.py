@@ -58,7 +58,7 @@ class Rows:
     @property
     def ratio(self) -> Array:
         """(rows, 2): above 1 is a failure."""
-        return _over(self.candidate, self.allowed)
+        return over(self.candidate, self.allowed)
 
 
 def floor(o: Array, dtype: str) -> Array:
@@ -104,7 +104,8 @@ def _errors(x: Array, o: Array, use: Array) -> Array:
     return np.stack([error.max(1, initial=0.0), rms], 1)
 
 
-def _over(error: Array, allowed: Array) -> Array:
+def over(error: Array, allowed: Array) -> Array:
+    """The share of the allowance that an error uses; infinite where nothing is allowed."""
     some = np.maximum(allowed, 1e-320)
     with np.errstate(all="ignore"):
         return np.where(allowed > 0, error / some, np.where(error > 0, np.inf, 0.0))
