@@ -9,9 +9,9 @@ program r and the oracle o, is that of `verify`:
     err(c, o) <= 2 err(r, o) + floor,  floor = 4 ulp of the output's dtype at the row's largest |o|
 
 Infinities and NaN stand in c where they stand in r, except where r overflowed and o is finite. A
-row that exceeds it is judged by all of nine inputs one rounding apart, where both errors are root
-mean squares (`verify.again`): between equally accurate programs, luck alone breaks the rule in one
-row of a few hundred.
+row that exceeds it is judged by all of nine inputs a percent or two apart, where both errors are
+root mean squares (`verify.again`): between equally accurate programs, luck alone breaks the rule
+in one row of a few hundred.
 
 >>> import numpy as np
 >>> measure([np.float32([1.0, 2.0])], [np.float64([1.0, 4.0])]).worst

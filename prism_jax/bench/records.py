@@ -51,7 +51,7 @@ class Protocol:
     comparison: str = (
         f"per row of the last axis, largest and rms error; candidate <= {FACTOR:g} x jax.jit's"
         f" + {FLOOR_ULPS:g} ulp of the row's largest value; a row that exceeds it is judged by the"
-        f" root mean squares of both errors over {TIMES + 1} inputs one rounding apart"
+        f" root mean squares of both errors over {TIMES + 1} inputs of nearly the same size"
     )
     inputs: str = "normal, deviation 1; weights over the root of their fan-in"
     seeds: tuple[int, ...] = (0,)

@@ -246,8 +246,8 @@ def _with_errors(
         def rolled(
             number: int, arguments: tuple[Any, ...] = arguments, seed: int = seed
         ) -> accuracy.Outputs:
-            moved = (again.moved(a, 1000 * seed + number) for a in jax.tree.leaves(arguments))
-            like = jax.tree.structure(arguments)
+            leaves, like = jax.tree.flatten(arguments)
+            moved = again.moved(leaves, 1000 * seed + number)
             return outputs(jax.tree.unflatten(like, [jnp.asarray(a) for a in moved]))
 
         try:
