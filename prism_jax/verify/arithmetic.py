@@ -16,6 +16,7 @@ import numpy as np
 
 from prism_jax.ir.nodes import FLOATS, REAL, Parameter
 from prism_jax.ir.values import FLOAT64
+from prism_jax.verify.constants import Spelled
 from prism_jax.verify.modular import (
     ABSENT,
     NAN,
@@ -46,7 +47,9 @@ class Outside(Exception):
 
 
 class Arithmetic:
-    """The numbers of one draw. `strict`: the sides on which a root must be of a square."""
+    """The numbers of one draw. `strict`: the sides on which a root must be of a square; `spelled`:
+    what constants stand for (`constants`).
+    """
 
     def __init__(
         self,
@@ -54,7 +57,9 @@ class Arithmetic:
         seed: int,
         strict: frozenset[str] = frozenset(),
         expand: frozenset[str] = frozenset(),
+        spelled: Spelled | None = None,
     ) -> None:
+        self.spelled = spelled or {}
         self.q, self.p, self.strict, self.expand = q, 2 * q + 1, strict, expand
         self.seed = seed
         rng = np.random.default_rng([seed, q])
@@ -73,7 +78,7 @@ class Arithmetic:
             return self.code(NAN if math.isnan(value) else POSITIVE if value > 0 else NEGATIVE)
         value = float(value)
         made = self.pair(*self.number(value))
-        self.fractions[int(made["p"]), int(made["q"])] = rational(value)
+        self.fractions[int(made["p"]), int(made["q"])] = self.spelled.get(value) or rational(value)
         self.signs[int(made["p"]), int(made["q"])] = (value > 0) - (value < 0)
         return made
 
@@ -317,6 +322,8 @@ class Arithmetic:
         return np.where(x["p"] <= NAN, -(1 << 62) - 1, order)
 
     def number(self, value: float) -> tuple[int, int]:
+        if value in self.spelled:
+            return self._fraction(self.spelled[value])
         found = log2_multiple(value)
         if found is not None:
             p, q = self._fraction(found[0])

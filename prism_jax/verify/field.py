@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -32,8 +32,10 @@ import numpy as np
 from prism_jax.ir.evaluate import evaluate, evaluate_sgraph
 from prism_jax.ir.nodes import FLOATS, REAL, Const, Node, Pointwise
 from prism_jax.ir.program import Program, walk
-from prism_jax.ir.sgraph import LibraryCall, SGraph
+from prism_jax.ir.sgraph import SGraph
 from prism_jax.verify.arithmetic import Met, Outside, Redraw
+from prism_jax.verify.constants import spelled
+from prism_jax.verify.constants import terms as terms_of
 from prism_jax.verify.degrees import degree, exponentials
 from prism_jax.verify.domains import domains
 from prism_jax.verify.draws import any_integers
@@ -122,12 +124,13 @@ class _Test:
     def __init__(self, program: Program, graph: SGraph, seed: int) -> None:
         self.program, self.graph, self.seed = program, graph, seed
         terms = [s.value for s in program.outputs]
-        candidate = list(_terms(graph))
+        candidate = list(terms_of(graph))
         ours, theirs = _ops(terms), _ops(candidate)
         ops = ours | theirs
         self.expand = frozenset(x for x in ("logistic", "tanh") if (x in ours) != (x in theirs))
         self.logs = bool(ops & {"log", "log1p"})
         self.roots = bool(ops & {"sqrt", "rsqrt", "pow"})
+        self.spelled = spelled(terms, candidate)
         self.own_constants = bool(_constants(candidate) - _constants(terms))
         self.sides = sides(as_sgraph(program), self.logs) | sides(graph, self.logs)
         self.strict = self.keep = False
@@ -182,7 +185,7 @@ class _Test:
             if self.redraws > _MOST_REDRAWS:
                 break
             strict = self.sides if self.strict else frozenset[str]()
-            field = Residues(q, 1000 * self.seed + attempt, strict, self.expand)
+            field = Residues(q, 1000 * self.seed + attempt, strict, self.expand, self.spelled)
             inputs = _inputs(pair.program, field)
             try:
                 expected = evaluate(pair.program, inputs, domain=field)
@@ -260,14 +263,6 @@ def _inputs(program: Program, field: Residues) -> dict[str, Array]:
             values = field.rng.integers(low, high, shape, endpoint=True)
             found[tensor.name] = values.astype(tensor.dtype)
     return found
-
-
-def _terms(graph: SGraph) -> Iterator[Node]:
-    for node in graph.nodes:
-        if isinstance(node, LibraryCall):
-            yield from (s.value for s in node.stores)
-        else:
-            yield from node.roots
 
 
 def _ops(terms: Iterable[Node]) -> set[str]:

@@ -36,6 +36,7 @@ from prism_jax.ir.nodes import (
 from prism_jax.ir.program import walk
 from prism_jax.verify.algebra import absolute, minus, plus, power, scale, times
 from prism_jax.verify.binders import reduction, rename, substitute
+from prism_jax.verify.constants import Spelled
 from prism_jax.verify.functions import (
     choose,
     compare,
@@ -115,6 +116,8 @@ class Normal:
     )
     inputs: frozenset[Tensor] | None = None
     """The tensors that may be read without having been written; None: any."""
+    spelled: Spelled = field(default_factory=dict[float, Fraction])
+    """What constants stand for (`constants`)."""
     assumptions: set[str] = field(default_factory=set[str])
     _memo: dict[Node, Poly] = field(default_factory=dict[Node, Poly])
 
@@ -142,7 +145,7 @@ class Normal:
     def _poly(self, node: Node) -> Poly:
         match node:
             case Const():
-                return _const(node)
+                return _const(node, self.spelled)
             case Iota():
                 value = axis_value(node.axis)
                 if node.sort == REAL or in_range(value, node.sort):
@@ -239,7 +242,7 @@ class Normal:
 _RINGS = ("add", "sub", "mul", "neg")
 
 
-def _const(node: Const) -> Poly:
+def _const(node: Const, spelled: Spelled) -> Poly:
     if node.sort != REAL:
         return number(int(node.value))
     value = float(node.value)
@@ -247,6 +250,8 @@ def _const(node: Const) -> Poly:
         return nan()
     if math.isinf(value):
         return infinity(1 if value > 0 else -1)
+    if value in spelled:
+        return number(spelled[value])
     found = log2_multiple(value)
     if found is not None:
         return scale(power(ln2(), Fraction(found[1])), found[0])

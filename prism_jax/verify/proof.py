@@ -10,7 +10,8 @@ form of `algebra`, `binders`, `functions` and `normal`, and equal normal forms a
 Where they differ, denominators are cleared once: a/(x + y) + b/(x + y) = (a + b)/(x + y).
 
 A proof uses no size as a number, except that a sum of n equal terms is n times the term and that
-constants of the program (1/n in a mean) are numbers already.
+constants of the program (1/n in a mean) are numbers already. Constants are numbers up to their own
+rounding in float64: a folded 1/c is the inverse of c (`constants`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Kernel, SGraph
 from prism_jax.verify.algebra import is_infinite, scale, times
 from prism_jax.verify.bounded import arguments, shape_key
+from prism_jax.verify.constants import spelled, terms
 from prism_jax.verify.normal import Definition, Normal
 from prism_jax.verify.shrink import as_sgraph
 from prism_jax.verify.terms import Atom, Illegal, Poly, Unproven, collect, of
@@ -104,7 +106,8 @@ def prove(program: Program, other: SGraph | Program) -> Proof | Refusal:
     start = time.perf_counter()
     graph = as_sgraph(other) if isinstance(other, Program) else other
     plain = Translation(Normal(inputs=frozenset(program.inputs)))
-    translation = Translation(Normal(inputs=frozenset(graph.inputs)))
+    meaning = spelled([s.value for s in program.outputs], terms(graph))
+    translation = Translation(Normal(inputs=frozenset(graph.inputs), spelled=meaning))
     try:
         _signature(program, graph)
         translation.own = _own(plain, program)
