@@ -470,3 +470,30 @@ def test_hlo_is_the_same_in_every_process() -> None:
     ]
     assert "dot_general" in texts[0]
     assert texts[0] == texts[1]
+
+
+def test_reverse_mode_of_a_found_plan_keeps_what_is_linear_in_the_length() -> None:
+    """A plan that the search found and that runs, not the tests' own (issue 2)."""
+
+    def attention(q: Any, k: Any, v: Any) -> Any:
+        return jax.nn.softmax(q @ k.T / np.sqrt(q.shape[-1]), axis=-1) @ v
+
+    def kept(fun: Any, *args: Any) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(jax.vjp(fun, *args)[1]))
+
+    sizes = []
+    with prism.options(tune="off", cache="off"):
+        for n in (512, 1024):
+            q, k, v = jax.random.normal(jax.random.key(n), (3, n, 64))
+            [region] = prism.explain(attention, q, k, v).regions
+            assert region.replaced, f"no plan is chosen at {n}: the test has lost its subject"
+            ours = prism.jit(attention)
+            sizes.append(kept(ours, q, k, v))
+            assert sizes[-1] <= 4 * n * 64, "more than the inputs and the output"
+            assert kept(jax.jit(attention), q, k, v) > n * n
+            gradients = (
+                jax.grad(lambda q, f=f, k=k, v=v: jnp.sum(f(q, k, v) ** 2))(q)
+                for f in (ours, jax.jit(attention))
+            )
+            np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-5)
+    assert sizes[1] == 2 * sizes[0]
