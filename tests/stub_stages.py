@@ -43,6 +43,7 @@ class StubPlan:
     call: Callable[..., Any]
     backend: str = "jnp"
     sgraph: StubProgram = StubProgram("the region itself")
+    text: str = "plan stub"
 
     def summary(self) -> str:
         return "stub: evaluates the region"

@@ -463,7 +463,7 @@ def test_a_failing_row_does_not_stop_the_others() -> None:
     )  # fmt: skip
     told: list[str] = []
 
-    def done(run: Run) -> None:
+    def done(run: records.Run) -> None:
         told.append(run.records[-1].name)
 
     run = runner.run("doc", [*rows, missing], QUICK, done=done)

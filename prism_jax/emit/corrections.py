@@ -27,6 +27,14 @@ _TYPES = {
 _NARROW = frozenset(_TYPES.values())
 
 
+def cut_to_tf32(values: Any) -> Any:
+    """float32 numbers as a matrix unit reads them in TF32: the last 13 bits are cut off, not
+    rounded (the PTX that Triton 3.6 makes converts nothing; errors on sm_90 agree).
+    """
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return (bits & np.uint32(0xFFFFE000)).view(np.float32)
+
+
 def correct(interpreter: Any, tl: Any, touch: Touch) -> None:
     """Patch `triton.runtime.interpreter`; `tl` is `triton.language`."""
     _correct_numbers(interpreter, tl)
@@ -55,8 +63,11 @@ def _correct_numbers(interpreter: Any, tl: Any) -> None:
     def wide(value: Any) -> Any:
         return value.data.astype(np.float32) if value.data.dtype in _NARROW else value.data
 
-    def dot(self: Any, a: Any, b: Any, c: Any, *_: Any) -> Any:
-        return handle(np.matmul(wide(a), wide(b), dtype=c.data.dtype) + c.data, c.dtype.scalar)
+    def dot(self: Any, a: Any, b: Any, c: Any, precision: Any = None, *_: Any) -> Any:
+        left, right = wide(a), wide(b)
+        if str(precision).endswith("TF32") and left.dtype == np.float32:
+            left, right = cut_to_tf32(left), cut_to_tf32(right)
+        return handle(np.matmul(left, right, dtype=c.data.dtype) + c.data, c.dtype.scalar)
 
     def pairwise(function: Any) -> Any:
         return lambda self, a, b: self.binary_op(a, b, function)

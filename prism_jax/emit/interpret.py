@@ -18,9 +18,10 @@ fp8 arithmetic (it adds bit patterns), their casts (it truncates), their product
 and `tl.minimum` of a NaN (the device returns the other operand). `int()` of a one-element array, an
 error since numpy 2.4, is avoided, which is what made triton 3.6 need numpy < 2.4.
 
-What stays different from the device: fp32 `tl.dot` is exact fp32, never TF32; sums have numpy's
-order; `libdevice` and inline assembly do not exist. `tl.associative_scan` with a function of one's
-own takes a Python call per element. Keep grid times loop trips below a few hundred.
+What stays different from the device: fp32 `tl.dot` in three TF32 passes is exact fp32 (in one pass
+operands are cut to TF32, as the matrix unit cuts them); sums have numpy's order; `libdevice` and
+inline assembly do not exist. `tl.associative_scan` with a function of one's own takes a Python call
+per element. Keep grid times loop trips below a few hundred.
 
 >>> from prism_jax.emit.binary import KernelSource
 >>> text = '''import triton

@@ -100,6 +100,13 @@ class Plan:
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def text(self) -> str:
+        """All of it as text that `plan_text.parse_plan` reads back."""
+        from prism_jax.instantiate.plan_text import print_plan  # it reads plans
+
+        return print_plan(self)
+
     def summary(self) -> str:
         """One line: back end, launches, sizes."""
         kernels = len(self.sgraph.kernels)

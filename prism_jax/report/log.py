@@ -15,7 +15,7 @@ from prism_jax.report.report import CandidateRow, RegionReport
 
 if TYPE_CHECKING:  # the rooms are heavy, and a report only reads what they made
     from prism_jax.explore.result import SearchResult
-    from prism_jax.instantiate import Outcome, Plan, Tried
+    from prism_jax.instantiate import Outcome, Tried
 
 T = TypeVar("T")
 
@@ -73,16 +73,8 @@ class StageLog:
             search=_search(found),
             reference=outcome.reference if outcome is not None else None,
             stages=tuple(self.seconds.items()),
-            plan_text=_text(plan),
+            plan_text="" if plan is None else plan.text,
         )
-
-
-def _text(plan: Plan | None) -> str:
-    if plan is None:
-        return ""
-    from prism_jax.instantiate.plan_text import print_plan
-
-    return print_plan(plan)
 
 
 def _rows(
