@@ -34,11 +34,18 @@ def _doctor(arguments: Sequence[str]) -> int:
     return doctor.main()
 
 
+def _kernels(arguments: Sequence[str]) -> int:
+    from prism_jax.bench import gallery
+
+    return gallery.main(arguments)
+
+
 #: Name to (what it does, what runs it).
 COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "bench": ("measure a suite of programs against jax.jit (bench --help)", _bench),
     "cache": ("list, check, prune, export or load the kept plans (cache --help)", _cache),
     "demo": ("the main job on real programs, in a few minutes", _demo),
+    "kernels": ("regenerate the gallery of kernels found for the suites", _kernels),
     "doctor": ("what is installed, what will be used, what is missing", _doctor),
 }
 

@@ -453,6 +453,9 @@ def test_a_mean_says_what_it_leaves_out() -> None:
     assert f"Not measured in this record: {rows[0].key}." in table.section(part)
     every = (*few, _record(rows[0].name, size=rows[0].size, **pair))
     assert table.caveats(dataclasses.replace(part, records=every)) == ""
+    assert table.means(run) == "2.00x"
+    timed = dataclasses.replace(protocol, timer="difference of two captured chains")
+    assert table.means(dataclasses.replace(run, protocol=timed)) == "2.00x, in chains 1.91x"
 
 
 def test_rows_measured_again_replace_the_older_ones(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def render(run: Run) -> str:
         parts.append(table.text(table.DEVICE_HEAD, [table.device_row(r) for r in run.records]))
     if any(record.jit_peak_bytes is not None for record in run.records):
         parts.append(table.text(table.MEMORY_HEAD, [table.memory_row(r) for r in run.records]))
-    mean = f"geometric mean {table.geometric_mean(run):.2f}x on {run.protocol.device}"
+    mean = f"geometric mean {table.means(run)} on {run.protocol.device}"
     parts.append(f"{mean}.{table.caveats(run)}")
     judged = [row for r in run.records for region in r.regions for row in region.get("ranking", ())]
     parts += [str(ranking)] if (ranking := summarise(judged)) else []

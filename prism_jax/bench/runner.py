@@ -134,7 +134,9 @@ def measure(row: Workload, settings: Settings) -> Record:
         )
     if platform() == "gpu":
         record = dataclasses.replace(
-            record, jit=device_time(plain, arguments), prism=device_time(ours, arguments)
+            record,
+            jit=device_time(plain, arguments, plain),
+            prism=device_time(ours, arguments, plain),
         )
     return _with_errors(record, row, plain, ours, settings) if settings.oracle else record
 
@@ -287,9 +289,13 @@ def _worst(errors: Sequence[accuracy.Errors]) -> accuracy.Errors:
     )
 
 
-def device_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> DeviceTime:
-    """Kernel time and captured-chain time of one call on the accelerator."""
-    return timer.measure(function, arguments)
+def device_time(
+    function: Callable[..., Any], arguments: tuple[Any, ...], reference: Callable[..., Any]
+) -> DeviceTime:
+    """Kernel time and captured-chain time of one call on the accelerator; `reference` says which
+    arguments differ from call to call.
+    """
+    return timer.measure(function, arguments, reference)
 
 
 # --- the protocol -------------------------------------------------------------------------------
@@ -306,11 +312,13 @@ def protocol(settings: Settings) -> Protocol:
         seeds=settings.seeds,
         precision=jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         timer=(
-            "CUPTI kernel durations and captured chain; paired host clock"
+            "CUPTI kernel durations; difference of two captured chains; paired host clock"
             if on_gpu
             else Protocol.timer
         ),
-        l2="warm; in a chain every call has operands of its own" if on_gpu else "warm",
+        l2="warm; in a chain calls share what no computation of theirs would be the same for"
+        if on_gpu
+        else "warm",
         threads=os.cpu_count() or 1,
         versions={"python": host.python_version(), **dict(_versions())},
     )

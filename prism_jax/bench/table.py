@@ -171,6 +171,20 @@ def geometric_mean(run: Run) -> float:
     return math.exp(sum(logs) / len(logs)) if logs else 1.0
 
 
+def means(run: Run) -> str:
+    """The mean, and that of chains where they were timed, as words."""
+    times = [
+        (r.jit.chain_us or 0.0, r.prism.chain_us or 0.0)
+        for r in run.records
+        if r.keeps_contract is not False and r.jit and r.prism
+    ]
+    ratios = [plain / ours for plain, ours in times if plain > 0.0 and ours > 0.0]
+    text = f"{geometric_mean(run):.2f}x"
+    if not ratios or "difference" not in run.protocol.timer:
+        return text
+    return f"{text}, in chains {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}x"
+
+
 def caveats(run: Run) -> str:
     """What the mean leaves out, in sentences: rows of the suite that were not measured, and rows
     that break the contract. Empty where it leaves out nothing.
@@ -195,16 +209,17 @@ def section(run: Run) -> str:
     on_gpu = any(record.jit is not None for record in run.records)
     head, row = (DEVICE_HEAD, device_row) if on_gpu else (HOST_HEAD, host_row)
     versions = ", ".join(f"{name} {v}" for name, v in sorted(run.protocol.versions.items()))
+    host = "left out" if "difference" in run.protocol.timer else "included"
     unit = (
         "Sums of kernel durations in microseconds; `chain` is the time per call in one program of"
-        " many calls, the host's handling of their operands included; `MB` is XLA's own report of"
+        f" many calls, the host's handling of their operands {host}; `MB` is XLA's own report of"
         " temporaries"
         if on_gpu
         else "Times of a warm call"
     )
     return (
         f"**`{run.suite}` on {run.protocol.device}** ({versions}). {unit};"
-        f" geometric mean {geometric_mean(run):.2f}x.{caveats(run)}\n\n"
+        f" geometric mean {means(run)}.{caveats(run)}\n\n"
         + markdown(head, [row(record) for record in run.records])
     )
 

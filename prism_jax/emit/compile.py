@@ -29,13 +29,14 @@ import os
 import sys
 import tempfile
 import threading
+import time
 import types
 from collections.abc import Generator, Sequence
 from typing import Any
 
 from prism_jax.emit.binary import Binary, KernelSource, blocks_per_sm, fits, pointer_type
 from prism_jax.emit.cubin import resources
-from prism_jax.emit.workers import Pool, TargetError, WorkerError
+from prism_jax.emit.workers import Pool, TargetError, TimeLimitError, WorkerError
 
 __all__ = [
     "Binary",
@@ -55,12 +56,15 @@ TIMEOUT_SECONDS = 60.0
 
 
 class CompileError(Exception):
-    """One kernel did not compile. `kernel` is its name; `detail` the compiler's own words."""
+    """One kernel did not compile. `kernel` is its name; `detail` the compiler's own words; `late`
+    says that only a deadline passed: another time it may compile.
+    """
 
-    def __init__(self, kernel: str, message: str, detail: str = "") -> None:
+    def __init__(self, kernel: str, message: str, detail: str = "", *, late: bool = False) -> None:
         super().__init__(f"kernel {kernel} does not compile: {message}")
         self.kernel = kernel
         self.detail = detail
+        self.late = late
 
 
 def compile_kernel(
@@ -103,8 +107,11 @@ def compile_many(
         deadline=deadline,
     )
     by_source: dict[KernelSource, Binary | CompileError] = {}
+    over = deadline is not None and time.monotonic() >= deadline
     for source, result in zip(unique, results, strict=True):
-        by_source[source] = _explain(source, result) if isinstance(result, WorkerError) else result
+        by_source[source] = (
+            _explain(source, result, over) if isinstance(result, WorkerError) else result
+        )
     return [by_source[source] for source in sources]
 
 
@@ -148,11 +155,12 @@ def worker_environment() -> dict[str, str]:
 _pool = Pool(worker_environment)
 
 
-def _explain(source: KernelSource, error: WorkerError) -> CompileError:
+def _explain(source: KernelSource, error: WorkerError, over: bool) -> CompileError:
     if isinstance(error, TargetError) and error.kind in ("ModuleNotFoundError", "ImportError"):
         return CompileError(source.name, f"triton cannot be imported ({error})", error.detail)
     # Triton's front end shows the line of the kernel in the message itself; keep it whole.
-    return CompileError(source.name, str(error), error.detail)
+    late = over and isinstance(error, TimeLimitError)
+    return CompileError(source.name, str(error), error.detail, late=late)
 
 
 # The rest runs in workers only.

@@ -257,9 +257,9 @@ class Choice:
             return [_untuned(candidate, self.device, "triton")]
         now = time.monotonic()
         share = now + (self.deadline - now - RESERVE_SECONDS) * SHARE_OF_TIME_LEFT
-        plan = tune(
-            candidate, self.device, self.emitter, self.judge.kernel_clock, share, self.trials
-        )
+        known = [seconds for seconds in (self.base, self.best and self.best[0]) if seconds]
+        best, clock = min(known, default=math.inf), self.judge.kernel_clock
+        plan = tune(candidate, self.device, self.emitter, clock, share, self.trials, best)
         if plan is None:
             self._note(candidate, None, f"none of its kernels ran: {self.trials.commonest()}")
             return []

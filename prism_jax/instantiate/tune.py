@@ -7,6 +7,7 @@ split), which are tried one value at a time.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +22,14 @@ from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
 
 Function = Callable[..., Sequence[Any]]
 
-FIRST = 30
-"""How many tries a kernel gets first, shared out among the numbers of parts of a split."""
+FIRST, ALL_FIRST, LEAST_FIRST = 30, 60, 4
+"""How many tries a kernel gets first, shared out among the numbers of parts of a split; how many
+all kernels of a plan get, where each still gets the least.
+"""
+COMPILE_SHARE = 0.6
+"""Of the time left, compiling takes at most so much: what is compiled has to be measured too."""
+HOPELESS = 1.5
+"""Tuning does not go on where the first tries take so many times what is to be beaten."""
 SHARED_VALUES = 3
 ROUNDS = 4
 LEAST_STEP = 0.01
@@ -81,9 +88,10 @@ def tune(
     clock: Clock,
     deadline: float,
     trials: Trials,
+    beaten: float = math.inf,
 ) -> Plan | None:
     """The candidate's best measured plan, or None if none of its kernels' candidates runs before
-    the deadline.
+    the deadline. `beaten`: seconds of what it has to beat, as far as known.
     """
     sgraph = candidate.sgraph
     choices = _shared_values(sgraph, dict(candidate.sizes))
@@ -91,7 +99,8 @@ def tune(
         [_Study(kernel, sgraph, device, shared, trials) for kernel in sgraph.kernels]
         for shared in choices
     ]
-    few = FIRST if len(choices) == 1 else FIRST // len(choices)
+    kernels = len(choices) * len(sgraph.kernels)
+    few = max(LEAST_FIRST, min(FIRST // len(choices), ALL_FIRST // max(1, kernels)))
     first = [(study, study.ranking.first(few)) for group in studies for study in group]
     _measure(first, device, emitter, clock, deadline)
     complete = [group for group in studies if all(study.times for study in group)]
@@ -100,6 +109,8 @@ def tune(
     best = min(complete, key=lambda group: sum(study.best[0] for study in group))
     for _ in range(ROUNDS):
         before = sum(study.best[0] for study in best)
+        if before > HOPELESS * beaten:
+            break
         more = [(study, study.ranking.around(*study.best[1:])) for study in best]
         if time.monotonic() < deadline:
             _measure(more, device, emitter, clock, deadline)
@@ -140,16 +151,21 @@ def _measure(
 ) -> None:
     """Compiles what all studies want to try at once, then times each study's kernels together."""
     wanted = [(study, [t for t in tries if t[1:] not in study.times]) for study, tries in work]
+    # One of each study in turn: where the time ends, every kernel has something that runs.
+    order = [(s, n) for s, (_, tries) in enumerate(wanted) for n in range(len(tries))]
+    order.sort(key=lambda place: place[::-1])
     plans = [
-        Plan(study.one, "triton", device.name, sizes, (schedule,))
-        for study, tries in wanted
-        for _, sizes, schedule in tries
+        Plan(wanted[s][0].one, "triton", device.name, sizes, (schedule,))
+        for s, n in order
+        for _, sizes, schedule in [wanted[s][1][n]]
     ]
-    functions = iter(emitter.functions(plans, deadline))
-    for study, tries in wanted:
+    now = time.monotonic()
+    made = emitter.functions(plans, now + COMPILE_SHARE * (deadline - now))
+    functions = dict(zip(order, made, strict=True))
+    for s, (study, tries) in enumerate(wanted):
         runnable: list[tuple[Try, Function]] = []
-        for attempt in tries:
-            function = next(functions)
+        for n, attempt in enumerate(tries):
+            function = functions[s, n]
             if isinstance(function, str):
                 study.trials.refuse(function)
             else:

@@ -71,7 +71,8 @@ class Builder:
                 new, capability, workers=self.workers, deadline=deadline
             )
             for source, result in zip(new, results, strict=True):
-                known[source.digest] = self._checked(result)
+                if not (isinstance(result, toolchain.CompileError) and result.late):
+                    known[source.digest] = self._checked(result)
         with _lock:
             _binaries.update({(digest, capability): result for digest, result in known.items()})
         return {s.digest: known.get(s.digest, "not compiled: no time left") for s in sources}

@@ -4,7 +4,9 @@ In: a function of arrays (jitted or not) and its arguments. Out: a `Sample`, in 
 
 Two numbers, because neither is the whole truth. Kernel durations (CUPTI, through the profiler that
 ships with jax) leave out launches, gaps, memsets and copies; a chain (one jit that applies the
-function to several operand sets, timed by the host's clock) has all of them, as a real step does.
+function many times, timed by the host's clock) has all of them, as a real step does. What
+`measure` gives is a difference of two chains (`chains.py`), without the host's part in it;
+`chain_time` is the plain quotient, in which the host has its part for every array.
 
 Traps that this file knows:
 * XLA merges equal calls, even across an `optimization_barrier`: every call of a chain has operands
@@ -32,7 +34,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prism_jax.measure import timing
+from prism_jax.measure import chains, timing
 
 #: Samples of one chain, and iterations of one profile.
 REPETITIONS = 20
@@ -63,7 +65,8 @@ class DeviceTime:
       kernel_us: sum of kernel durations, median over repetitions.
       kernel_spread: half the distance between the quartiles over the median.
       kernels: how many kernels one call launches.
-      chain_us: time per call inside a captured chain of calls, None where it could not be built.
+      chain_us: time per call inside a captured chain of calls, from the difference of two lengths;
+        None where it could not be built.
     """
 
     kernel_us: float
@@ -127,18 +130,31 @@ def chain_device_time(
     return dataclasses.replace(whole, median_us=whole.median_us / len(sets))
 
 
-def measure(function: Callable[..., Any], args: Sequence[Any]) -> DeviceTime:
+def measure(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    reference: Callable[..., Any] | None = None,
+) -> DeviceTime:
     """Both numbers as a benchmark record holds them.
 
-    The chain has eight to sixty-four calls, as many as fit the memory set aside for operands.
+    Args:
+      function: what is timed.
+      args: its arguments.
+      reference: of which computations no two calls may share one (`chains.own`), the same for all
+        versions of a program; None: the function's own.
     """
     single = device_time(function, args)
-    count = max(8, min(64, MOST_BYTES // max(1, _bytes(args))))
+    try:
+        lengths = chains.lengths(single.median_us * 1e-6)
+        chain = chains.Chain.of(reference or function, args, lengths, MOST_BYTES)
+        chain_us = chain.time_us(function, REPETITIONS)
+    except chains.NoChainError:
+        chain_us = None
     return DeviceTime(
         kernel_us=single.median_us,
         kernel_spread=single.spread,
         kernels=len(single.kernels),
-        chain_us=chain_time(function, _copies(args, count)).median_us,
+        chain_us=chain_us,
     )
 
 

@@ -2,12 +2,12 @@
 
 In: two functions of arrays and their arguments. Out: seconds of both and the 95 % interval of their
 ratio. On a GPU a call of some microseconds cannot be timed by the host's clock: short functions are
-timed in a chain, one jit that applies the function to several operand sets of their own (XLA merges
-equal calls), as a real step would. Longer ones are called in turn on several operand sets.
+timed in chains of two lengths (`chains.py`), as a real step would run them. Longer ones are called
+in turn.
 
-On a GPU a chain of short calls mostly measures the host, which launches them; so there the seconds
-are kernel durations, and the chain only has a veto: the interval's low end is the ratio of the
-durations, or the chain's own high end where that says that the candidate is slower.
+On a GPU the seconds are kernel durations, and the chains only have a veto: the interval's low end
+is the ratio of the durations, or the chains' own high end where that says that the candidate is
+slower (launches, gaps and copies are in it).
 
 Invariant: samples of both are interleaved, see `timing`; the reference is compiled once for all
 candidates it meets; nothing is timed that did not finish once before.
@@ -16,24 +16,19 @@ candidates it meets; nothing is timed that did not finish once before.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from prism_jax.measure import timing
-from prism_jax.measure.device_time import chain, device_time
+from prism_jax.measure import chains, timing
+from prism_jax.measure.device_time import device_time
 
 Function = Callable[..., Any]
 
-#: Calls of one chain, and the seconds that a call takes from which on there is none.
-CALLS, LONG_SECONDS = (8, 16), 5e-4
-#: Seconds that a chain should take: more than its dispatch, some tens of microseconds, which then
-#: overlaps with the chain before.
-CHAIN_SECONDS = 3e-4
-#: Memory that operand sets and results of a chain may take: a share of what is free, and the most.
+#: Calls of the two chains, and the seconds that a call takes from which on there is none.
+CALLS, LONG_SECONDS = (4, 16), 5e-4
+#: Memory that operands and results of a chain may take: a share of what is free, and the most.
 SHARE, MOST_BYTES = 0.25, 2 * 2**30
 #: Seconds of sampling for one comparison, and numbers of pairs.
 SECONDS, PAIRS = 0.4, (9, 60)
@@ -65,57 +60,52 @@ class Pairs:
         """
         self._args, self._seconds = tuple(args), seconds
         self._single = jax.jit(reference)
-        self._count: int | None = None
-        self._sets: list[tuple[Any, ...]] = []
-        self._reference: Callable[[], Any] = self._once
         self._device_s: float | None = None
+        self._chain: chains.Chain | None = None
+        self._runs: tuple[Callable[[], Any], Callable[[], Any]] | None = None
 
     def against(self, candidate: Function) -> Comparison:
         """The reference and `candidate`, interleaved. Raises what running either raises."""
-        if self._count is None:
-            self._count = self._calls()
-            self._sets = [self._args, *_copies(self._args, max(0, self._count - 1))]
-            self._reference = _runner(self._single, self._sets)
-        found = timing.compare(
-            self._reference,
-            _runner(jax.jit(candidate), self._sets),
-            seconds=self._seconds,
-            pairs=PAIRS,
-        )
         if jax.default_backend() == "gpu":
-            return self._on_device(candidate, found.high)
-        return Comparison(
-            found.reference_s / self._count,
-            found.candidate_s / self._count,
-            found.low,
-            found.high,
+            return self._on_device(candidate)
+        jitted = jax.jit(candidate)
+        found = timing.compare(
+            self._once, lambda: jitted(*self._args), seconds=self._seconds, pairs=PAIRS
         )
+        return Comparison(found.reference_s, found.candidate_s, found.low, found.high)
 
-    def _on_device(self, candidate: Function, chain_high: float) -> Comparison:
+    def _on_device(self, candidate: Function) -> Comparison:
         """By kernel durations, unless chains say that the candidate is slower."""
         if self._device_s is None:
             self._device_s = device_time(self._single, self._args, ITERATIONS).median_us * 1e-6
-        seconds = device_time(jax.jit(candidate), self._args, ITERATIONS).median_us * 1e-6
-        ratio = self._device_s / seconds
-        low = ratio if chain_high >= 1.0 else min(ratio, chain_high)
-        return Comparison(self._device_s, seconds, low, max(ratio, chain_high))
+            self._chain = self._chains()
+        jitted = jax.jit(candidate)
+        seconds = device_time(jitted, self._args, ITERATIONS).median_us * 1e-6
+        ratio, high = self._device_s / seconds, self._high(jitted)
+        low = ratio if high >= 1.0 else min(ratio, high)
+        high = max(ratio, high) if math.isfinite(high) else ratio
+        return Comparison(self._device_s, seconds, low, high)
 
-    def _calls(self) -> int:
-        """Calls in one sample's chain; 1 means no chain."""
-        results = jax.block_until_ready(self._once())
-        if jax.default_backend() != "gpu":
-            return 1
-        start = time.perf_counter()
-        for _ in range(8):
-            results = self._once()
-        jax.block_until_ready(results)
-        seconds = (time.perf_counter() - start) / 8
-        size = max(1, _bytes(self._args) + _bytes(results))
-        if seconds > LONG_SECONDS:
-            return 1
-        fitting = _memory() // size
-        wanted = min(max(math.ceil(CHAIN_SECONDS / seconds), CALLS[0]), CALLS[1])
-        return max(1, min(wanted, fitting))
+    def _chains(self) -> chains.Chain | None:
+        """What short calls are chained with; None for long ones, which are timed as they are."""
+        if self._device_s is None or self._device_s > LONG_SECONDS:
+            return None
+        try:
+            return chains.Chain.of(self._single, self._args, CALLS, _memory())
+        except chains.NoChainError:
+            return None
+
+    def _high(self, candidate: Function) -> float:
+        """The high end of the interval of reference / candidate by the host's clock."""
+        if self._chain is None:
+            found = timing.compare(
+                self._once, lambda: candidate(*self._args), seconds=self._seconds, pairs=PAIRS
+            )
+            return found.high
+        if self._runs is None:
+            self._runs = self._chain.runs(self._single)
+        other = self._chain.runs(candidate)
+        return chains.gain(self._runs, other, seconds=self._seconds, pairs=PAIRS)[2]
 
     def _once(self) -> Any:
         return self._single(*self._args)
@@ -135,19 +125,6 @@ def pair(
     return Pairs(reference, args, seconds=seconds).against(candidate)
 
 
-def _runner(function: Function, sets: Sequence[tuple[Any, ...]]) -> Callable[[], Any]:
-    if len(sets) == 1:
-        return lambda: function(*sets[0])
-    run = chain(function, len(sets))
-    # The results of the last call stand for all: they are ready when the chain has ended, and the
-    # others' memory is free for the next chain.
-    return lambda: run(sets)[-1]
-
-
-def _copies(args: tuple[Any, ...], count: int) -> list[tuple[Any, ...]]:
-    return [jax.tree.map(jnp.copy, args) for _ in range(count)]
-
-
 def _memory() -> int:
     """Bytes that operand sets and results may take."""
     known = jax.local_devices()[0].memory_stats() or {}
@@ -156,6 +133,3 @@ def _memory() -> int:
         return MOST_BYTES
     return min(MOST_BYTES, int(SHARE * max(0, limit - known.get("bytes_in_use", 0))))
 
-
-def _bytes(values: Any) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(values))

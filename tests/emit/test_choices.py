@@ -5,6 +5,7 @@ warps.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 
 from prism_jax.emit import lax_blocks
 from prism_jax.emit.triton import emit, emit_kernel
+from prism_jax.emit.triton.early import early
 from prism_jax.instantiate.plan import Schedule
 from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Tensor, at
 from prism_jax.ir.rewrite import replace as substitute
@@ -28,6 +30,7 @@ from .graphs import (
     mul,
     op,
     rbf,
+    rmsnorm_linear,
     store,
 )
 from .harness import agree, expected, inputs, interpreted
@@ -210,3 +213,74 @@ def test_what_only_a_reduced_axis_makes_large_is_never_built() -> None:
         assert "[i, d, j]" not in text(case, Schedule())
         assert "[i, j, d]" not in text(case, Schedule())
         agree(case, interpreted(case, given, Schedule()), expected(case, given), "float32")
+
+
+def test_operands_of_few_rows_are_loaded_for_nothing_else() -> None:
+    """One load for both uses puts all rows of a tile in the same banks of shared memory."""
+    case = rmsnorm_linear(8, 64, 64, "float16").tiles(T_i=8, T_j=32, T_k=32)
+    source = text(case, Schedule())
+    (product,) = [line for line in source.splitlines() if "tl.dot(" in line]
+    operand = product.split("tl.dot(")[1].split(",")[0]
+    used = [line for line in source.splitlines() if re.search(rf"\b{operand}\b", line)]
+    assert len(used) == 2  # where it is loaded, and the product
+    assert 'cache_modifier=".ca"' in source
+    assert "tl.range(" in source
+    many = rmsnorm_linear(128, 64, 64, "float16").tiles(T_i=64, T_j=32, T_k=32)
+    assert ".ca" not in text(many, Schedule())
+
+
+def test_rows_that_have_met_nothing_have_no_weight() -> None:
+    """where(m != -inf, exp(s - m), 0) as one choice for each row: -inf - inf is no number's exp."""
+    case = attention(2, 40, 40, 8, "float16", fill=-math.inf).tiles(T_i=16, T_j=8)
+    (kernel,) = case.sgraph.kernels
+    (loop,) = kernel.loops
+    top, *rest = loop.accumulators
+    new = top.carried("new")
+    weight = op("exp", op("sub", top.summand, new))
+    guard = op("where", op("ne", new, -math.inf), weight, 0.0)
+    rest = [replace(a, summand=substitute(a.summand, {weight: guard})) for a in rest]
+    made = replace(kernel, loops=(replace(loop, accumulators=(top, *rest)),))
+    case = Case(replace(case.sgraph, nodes=(made,)), case.sizes)
+    window = windowed(case, MASKS["window"])
+    given = inputs(window)
+    source = text(window, Schedule())
+    assert "_safe = tl.where(ne, " in source
+    assert "tl.where(ne[:, None]" not in source
+    agree(window, interpreted(window, given, Schedule()), expected(window, given), "float16")
+
+
+@pytest.mark.parametrize("past", [False, True])
+def test_loads_move_before_what_waits(past: bool) -> None:
+    loop = ["for j in range(4):", "    total += tl.sum(x, 0)"] if past else []
+    lines = ["x = tl.load(x_ptr)", *loop, "top = tl.max(x, 0)", "at = top * 2",
+             "y = tl.load(y_ptr + at)", "row = 8 * i", "z = tl.load(z_ptr + row)",
+             "w = tl.load(w_ptr)", "tl.store(out_ptr, y + z + w)"]  # fmt: skip
+    moved = early(lines, {"x": 8, "z": 8, "w": 64})
+    first = moved.index(loop[0] if past else "top = tl.max(x, 0)")
+    assert sorted(moved) == sorted(lines)
+    assert moved.index("row = 8 * i") < moved.index("z = tl.load(z_ptr + row)") < first
+    assert moved.index("y = tl.load(y_ptr + at)") > moved.index("at = top * 2") > first
+    assert (moved.index("w = tl.load(w_ptr)") < first) is not past  # too large to wait for a loop
+
+
+def test_what_a_loop_changes_is_not_loaded_before_it() -> None:
+    lines = ["p = 0", "for j in range(4):", "    p += 1", "y = tl.load(y_ptr + p)"]
+    assert early(lines, {}) == lines
+
+
+def test_hints_say_who_reads_again() -> None:
+    case = gatedmlp(16, 64, 64, "float16").tiles(T_i=16, T_j=16, T_k=16)
+    source = text(case, Schedule(hints=True))
+    loads = [line for line in source.splitlines() if "tl.load(" in line]
+    assert all(('"evict_last"' in x) is (" x = " in x) for x in loads)
+    assert sum('"evict_first"' in x for x in loads) == 2
+    assert "evict" not in text(case, Schedule())
+
+
+@pytest.mark.parametrize(("number", "exact"), [(0.25, True), (-8.0, True), (3.0, False)])
+def test_exact_inverses_multiply(number: float, exact: bool) -> None:
+    x, y = Tensor("x", (40,), "float32"), Tensor("y", (40,), "float32")
+    item = store(y, (ROW,), op("div", Load(x, (at(ROW),)), number))
+    kernel = Kernel("divide", (GridAxis(ROW, 8),), (), (item,))
+    source = emit_kernel(kernel, "float32", Schedule()).source.text
+    assert (f"* {1 / number!r}" in source.replace("(", "").replace(")", "")) is exact

@@ -20,7 +20,7 @@ from prism_jax.emit.binary import KernelSource
 from prism_jax.emit.compile import compile_many
 from prism_jax.ir.nodes import Tensor
 from prism_jax.launch.value import Launch
-from prism_jax.measure import device_time
+from prism_jax.measure import chains, device_time
 from prism_jax.measure.inputs import random_inputs
 from prism_jax.measure.pairs import Pairs
 from prism_jax.measure.worker import DeviceWorker
@@ -158,7 +158,23 @@ def test_pairs_see_a_difference_and_none() -> None:
     start = time.monotonic()
     better, same = compared.against(plain), compared.against(twice)
     print(f"{better}\n{same}\n{time.monotonic() - start:.1f} s for two")
-    assert len(compared._sets) >= 8
+    assert compared._chain is not None
     assert better.low > 1.1
     assert same.low < 1.05
     assert same.high > 0.95
+
+
+def test_chains_tell_what_kernels_take() -> None:
+    """Equal functions take equal times, and calls cost what their kernels do and little more."""
+    (x,) = random_inputs([Tensor("x", (1 << 22,), "float32")])
+
+    def function(x: jax.Array) -> jax.Array:
+        return jax.lax.optimization_barrier(x * 2.0) + 1.0
+
+    plain = jax.jit(function)
+    kernels = device_time.device_time(plain, (x,)).median_us
+    chain = chains.Chain.of(plain, (x,), (8, 40), 2**31)
+    first, second = chain.time_us(plain, 20), chain.time_us(plain, 20)
+    print(f"kernels {kernels:.1f} us, chains {first:.1f} and {second:.1f} us")
+    assert abs(first - second) < 0.1 * first
+    assert 0.9 * kernels < first < kernels + 20.0

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from prism_jax.measure import pairs
+from prism_jax.measure import chains, pairs
 from prism_jax.measure.device_time import Sample
 from prism_jax.measure.pairs import Pairs, pair
 
@@ -53,39 +53,43 @@ def test_a_candidate_that_fails_is_an_error() -> None:
 
 
 def test_chains_for_short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: a chain over operand sets of their own, timed per call."""
+    """As on a GPU: chains of two lengths, which no call shares a computation in."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(pairs, "LONG_SECONDS", 1e9)
+    monkeypatch.setattr(chains, "_kernel", lambda *_: None)
     monkeypatch.setattr(pairs, "device_time", lambda *_: Sample(10.0, 0.0))
-    seen: list[int] = []
+    traced = 0
 
     def one(x: jax.Array, y: jax.Array) -> list[jax.Array]:
-        seen.append(1)
+        nonlocal traced
+        traced += 1
         return [x + y]
 
     compared = Pairs(one, [X, X], seconds=0.02)
     found = compared.against(lambda x, y: [x + y + 1])
-    count = len(compared._sets)
-    assert pairs.CALLS[0] <= count <= pairs.CALLS[1]
-    assert len(seen) == 1  # the chain calls the jitted function, which is traced once
-    pointers = {a.unsafe_buffer_pointer() for args in compared._sets for a in args}
-    assert len(pointers) >= 2 * count - 1
+    compared.against(lambda x, y: [x + y + 2])
+    assert compared._chain is not None
+    assert (compared._chain.short, compared._chain.long) == pairs.CALLS
+    assert len(compared._chain.stacks) == 1
+    assert traced == 1  # chains call the jitted function
     assert 0.0 < found.low <= found.high
 
     monkeypatch.setattr(pairs, "MOST_BYTES", 3 * 3 * X.nbytes)
     compared = Pairs(one, [X, X], seconds=0.02)
     compared.against(lambda x, y: [x + y + 1])
-    assert len(compared._sets) == 3
+    assert compared._chain is not None
+    assert compared._chain.long == 3
 
-    monkeypatch.setattr(pairs, "LONG_SECONDS", 0.0)
-    compared = Pairs(one, [X, X], seconds=0.02)
-    compared.against(lambda x, y: [x + y + 1])
-    assert len(compared._sets) == 1
+    for name, value in (("MOST_BYTES", X.nbytes), ("LONG_SECONDS", 0.0)):
+        monkeypatch.setattr(pairs, name, value)
+        compared = Pairs(one, [X, X], seconds=0.02)
+        assert compared.against(lambda x, y: [x + y + 1]).low > 0.0
+        assert compared._chain is None
 
 
 def test_durations_decide_and_chains_may_veto(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: the gain is that of kernel durations, unless the chain says it is none."""
+    """As on a GPU: the gain is that of kernel durations, unless the chains say it is none."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(chains, "_kernel", lambda *_: None)
     times = iter([20.0, 10.0, 10.0])  # of the reference, then of two candidates
     monkeypatch.setattr(pairs, "device_time", lambda *_: Sample(next(times), 0.0))
     compared = Pairs(fast, [X], seconds=0.05)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prism_jax.emit.triton.tiles import Env, Tiles, Value
     from prism_jax.ir.nodes import Index
 
-__all__ = ["load", "store"]
+__all__ = ["load", "store", "varies"]
 
 
 def load(tiles: Tiles, node: Load, env: Env, order: tuple[Key, ...] | None = None) -> Value:
@@ -47,6 +47,9 @@ def load(tiles: Tiles, node: Load, env: Env, order: tuple[Key, ...] | None = Non
         depth = max([depth, *(d for _, d in masks)])
         other = literal(float(fill)) if node.sort == "real" else str(int(fill))
         arguments += [f"mask={address.joined(masks)}", f"other={other}"]
+    if order is None and varies(tiles, node, env) and node in tiles.layout.operands:
+        arguments.append('cache_modifier=".ca"')  # else it would be merged with the operand's load
+        tiles.apart = True
     policy = _eviction(tiles, node)
     arguments += [f'eviction_policy="{policy}"'] if policy is not None else []
     zero = ragged if fill == 0 else frozenset[Key]()
@@ -59,6 +62,11 @@ def load(tiles: Tiles, node: Load, env: Env, order: tuple[Key, ...] | None = Non
         describe(node),
         zero,
     )
+
+
+def varies(tiles: Tiles, node: Node, env: Env) -> bool:
+    """Whether a load is another one in each step of a loop that is open."""
+    return isinstance(node, Load) and any(tiles.span(a, env).depth for a in node.axes_free)
 
 
 def _eviction(tiles: Tiles, node: Load) -> str | None:

@@ -5,14 +5,17 @@ Out: a tile, or the text of an accumulation.
 
 Invariants: operands have the record's operand dtype and are loaded in it, the sum is float32;
 lanes outside a summed axis are zero on both sides, so that nothing that lies there, NaN included,
-reaches the sum. Where float32 operands go through the matrix unit in one TF32 pass they are rounded
-first: it would cut them, and a cut biases every sum of terms of one sign (kernel sums had ten times
-the error of XLA's, which rounds).
+reaches the sum. What a loop loads as an operand of few rows is loaded for nothing else: Triton 3.6
+would keep it in shared memory in an order that suits both uses, where all rows lie in the same
+banks (measured: an RMSNorm and its product took 2.4 times as long as the product). Where float32
+operands go through the matrix unit in one TF32 pass they are rounded first: it would cut them, and
+a cut biases every sum of terms of one sign (kernel sums had ten times the error of XLA's, which
+rounds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -173,12 +176,14 @@ def _rounded(tiles: Tiles, value: Value, loaded: bool) -> Value:
 def _side(tiles: Tiles, side: Sequence[Node], env: Env, order: tuple[Key, ...]) -> Value:
     if len(side) == 1:
         (node,) = side
-        key = (node, tuple(env.get(a) for a in node.axes_free))
-        if isinstance(node, Load) and tiles.scope.find(key) is None:
-            value = access.load(tiles, node, env, order)
-            tiles.scope.at(value.depth).know(key, value)
-            return value
-        return tiles.value(node, env)
+        key: Hashable = (node, tuple(env.get(a) for a in node.axes_free))
+        if node in tiles.layout.operands and access.varies(tiles, node, env):
+            key = ("operand", order, key)
+        known = tiles.scope.find(key)
+        if isinstance(node, Load) and known is None:
+            known = access.load(tiles, node, env, order)
+            tiles.scope.at(known.depth).know(key, known)
+        return tiles.value(node, env) if known is None else known
     product = side[0]
     for factor in side[1:]:
         product = Pointwise("mul", (product, factor))

@@ -65,6 +65,7 @@ class LoopWriter:
         number = self.number
         dimension = tiles.layout.dimensions[(f"loop{number}", loop.axis.name)]
         states = [self._start(a, loop, env, dimension.key) for a in loop.accumulators]
+        tiles.maxima |= {a.name: a.summand for a in loop.accumulators if a.monoid == "max"}
         low, high, single = self._bounds(loop, env)
         steps, rest = [Phase(low, high)], None
         if self.cut and not single:
@@ -100,7 +101,7 @@ class LoopWriter:
             counter = tiles.names.new(f"{loop.axis.name}_at")
             at, width = phase.gap
             tiles.scope.add(f"{start} = tl.where({counter} < {at}, {counter}, {counter} + {width})")
-        tiles.holds = phase.holds
+        tiles.holds, tiles.apart = phase.holds, False
         span = tiles.open(dimension, start, tiles.scope.depth)
         inside = {**env, loop.axis: span}
         for inner in loop.inner:
@@ -122,7 +123,8 @@ class LoopWriter:
         steps = f"{low}, {high}, {dimension.tile}"
         stages = 1 if phase.rare else self.num_stages
         pipelined = any("tl.dot(" in line for line in body.lines) or stages < 2
-        extra = "" if pipelined and not phase.rare else f", num_stages={stages}"
+        plain = pipelined and not phase.rare and not tiles.apart
+        extra = "" if plain else f", num_stages={stages}"
         outer.block(f"for {counter} in {'tl.' if extra else ''}range({steps}{extra}):", body)
 
     # --- the loop statement ---------------------------------------------------------------------

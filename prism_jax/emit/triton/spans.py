@@ -71,7 +71,7 @@ class Dimension:
 @dataclass
 class Layout:
     """See the module. `products` says for each sum of products how it is computed: None is not a
-    `tl.dot`.
+    `tl.dot`. `operands` are the loads that are, as they are, operands of a `tl.dot` of few rows.
     """
 
     dimensions: dict[Key, Dimension] = field(default_factory=dict[Key, Dimension])
@@ -79,6 +79,7 @@ class Layout:
     products: dict[tuple[object, tuple[Key, ...]], Sides | None] = field(
         default_factory=dict[tuple[object, tuple[Key, ...]], "Sides | None"]
     )
+    operands: frozenset[Node] = frozenset()
 
     def held(self, axis: Axis) -> Dimension:
         """The dimension of an axis that a block has whole."""
@@ -114,6 +115,7 @@ class _Product:
     found: Sides
     where: Where
     stored: bool
+    operand: str  # dtype of the operands that are used as they are; "" if all are rounded first
 
 
 def _lanes(dims: Sequence[Dimension]) -> int:
@@ -146,7 +148,22 @@ class _Planner:
             self._widen(dot)
         self._even()
         self._rank(grid)
+        few = [dot for dot in self.dots if self._rows(dot) < WARP_GROUP_ROWS]
+        sides = ((side, dot.operand) for dot in few for side in (dot.found.left, dot.found.right))
+        self.layout.operands = frozenset(
+            node
+            for side, operand in sides
+            for node in side
+            if len(side) == 1 and isinstance(node, Load) and node.tensor.dtype == operand
+        )
         return self.layout
+
+    def _rows(self, dot: _Product) -> int:
+        """Lanes of the side whose dimensions come first."""
+        order = self.layout.order
+        m, n = ([self.layout.at(a, dot.where) for a in axes] for axes in (dot.found.m, dot.found.n))
+        first = min((m, n), key=lambda dims: min(order[dim.key] for dim in dims))
+        return _lanes(first)
 
     def loops(self, where: Where) -> Iterator[tuple[Loop, dict[Axis, Key]]]:
         """Every loop with the places inside it, numbered as in `all_loops`."""
@@ -224,10 +241,12 @@ class _Planner:
         found = sides(factors(body), frozenset(summed) - scalars, scalars)
         if found is None or body.sort != REAL or self.wanted != "dot":
             return
-        if dot_precision(what.precision, self.compute) is None:
+        allowed = dot_precision(what.precision, self.compute)
+        if allowed is None:
             return
         layout.products[site] = found
-        self.dots.append(_Product(found, where, isinstance(what, Accumulator)))
+        operand = "" if allowed.input_precision == "tf32" else allowed.operand
+        self.dots.append(_Product(found, where, isinstance(what, Accumulator), operand))
 
     def _widen(self, dot: _Product) -> None:
         """Gives each side of a product the lanes that `tl.dot` needs; the new lanes are masked."""

@@ -73,6 +73,8 @@ class Tiles:
       helpers: names of the helper functions called so far.
       holds: a selection whose mask is true everywhere in the loop that is open.
       elements: of a thread, for each name.
+      maxima: what each running maximum is the maximum of.
+      apart: whether the open loop loads something once as an operand and once for other uses.
     """
 
     compute: str
@@ -88,6 +90,8 @@ class Tiles:
     helpers: set[str] = field(default_factory=set[str])
     holds: Pointwise | None = None
     elements: dict[str, int] = field(default_factory=dict[str, int])
+    apart: bool = False
+    maxima: dict[str, Node] = field(default_factory=dict[str, Node])
 
     # --- names, lines, dimensions ---------------------------------------------------------------
 
@@ -301,6 +305,10 @@ class Tiles:
             return self.tile(node.args[1], env)
         if node.op == "exp" and self.exp2 and self.compute == "float32":
             return exponentials.exponential(self, node, env)
+        if self.exp2 and self.compute == "float32":
+            found = exponentials.guarded(self, node, env)
+            if found is not None:
+                return found
         inverse = self._inverse(node)
         if inverse is not None:
             return self._pointwise(Pointwise("mul", (node.args[0], Const(inverse))), env)

@@ -1,0 +1,24 @@
+# rbf_combine: launched on 128 blocks of 8 warps, 3 stages.
+# reads rbf_sum0 float32[16, 16384, 8]
+# writes out float32[16384, 8]
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def rbf_combine(rbf_sum0_ptr, out_ptr):
+    """out[16384, 8].
+
+    Blocks: i by 128, l by 8. Loops: none.
+    """
+    i_start = tl.program_id(0) * 128  # 128 blocks
+    i_lane = tl.arange(0, 128)
+    l_lane = tl.arange(0, 8)
+    s_k_lane = tl.arange(0, 16)
+    # [i, l, s_k]
+    rbf_sum0_at = i_lane[:, None, None] * 8 + l_lane[None, :, None] + s_k_lane[None, None, :] * 131072
+    rbf_sum0 = tl.load(rbf_sum0_ptr + i_start * 8 + rbf_sum0_at)  # rbf_sum0[s_k, i, l]
+    sum = tl.sum(rbf_sum0, 2)  # sum[s_k] rbf_sum0[s_k, i, l]
+    out_at = i_lane[:, None] * 8 + l_lane[None, :]  # [i, l]
+    # out[i, l]
+    tl.store(out_ptr + i_start * 8 + out_at, sum)

@@ -1,0 +1,75 @@
+# sinkhorn_parts: launched on 8 x 32 blocks of 4 warps, 3 stages.
+# reads g float32[8192], x float32[8192, 64], y float32[8192, 64]
+# writes sinkhorn_max0 float32[8, 8192], sinkhorn_sum1 float32[8, 8192]
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def max_nan(a, b):
+    """The larger of two numbers; NaN if one is."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def round_tf32(x):
+    """x to the nearest number of ten bits. A matrix unit cuts the other bits off, which is an error
+    twice as large and always towards zero; NaN must not wrap around.
+    """
+    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+
+
+@triton.jit
+def sinkhorn_parts(g_ptr, x_ptr, y_ptr, sinkhorn_max0_ptr, sinkhorn_sum1_ptr):
+    """sinkhorn_max0[8, 8192], sinkhorn_sum1[8, 8192].
+
+    Blocks: s_k by 1, i by 256. Loops: k by 64.
+    """
+    s_k = tl.program_id(0)  # 8 blocks
+    i_start = tl.program_id(1) * 256  # 32 blocks
+    max0 = tl.full((256,), float("-inf"), tl.float32)  # max[k] ((g[k] - (... - ...)) / 0.05)
+    sum1 = tl.zeros((256,), tl.float32)  # sum[k] exp(((... / 0.05) - where(..., max0, 0)))
+    k_first = s_k * 1024
+    k_lane = tl.arange(0, 64)
+    i_lane = tl.arange(0, 256)
+    j_lane = tl.arange(0, 64)
+    x_at = i_lane[:, None] * 64 + j_lane[None, :]  # [i, j]
+    x = tl.load(x_ptr + i_start * 64 + x_at)  # x[i, j]
+    mul = x * x  # [i, j]
+    sum = tl.sum(mul, 1)  # sum[j] (x[i, j] * x[i, j])
+    y_at = k_lane[:, None] * 64 + j_lane[None, :]  # [k, j]
+    x_tf32 = round_tf32(x)  # [i, j]
+    for k_start in range(k_first, k_first + 1024, 64):
+        g = tl.load(g_ptr + k_start + k_lane)  # g[k]
+        y = tl.load(y_ptr + k_start * 64 + y_at)  # y[k, j]
+        mul_2 = y * y  # [k, j]
+        sum_2 = tl.sum(mul_2, 1)  # sum[j] (y[k, j] * y[k, j])
+        add = sum[:, None] + sum_2[None, :]  # [i, k]
+        y_tf32 = round_tf32(y)  # [k, j]
+        y_tf32_t = tl.permute(y_tf32, (1, 0))  # [j, k]
+        dot = tl.dot(x_tf32, y_tf32_t, input_precision="tf32")  # sum[j] ((2 * x[i, j]) * y[k, j])
+        mul_3 = dot * 2.0  # [i, k]
+        sub = add - mul_3  # [i, k]
+        sub_2 = g[None, :] - sub  # [i, k]
+        max = tl.reduce(sub_2, 1, max_nan)  # max over the step
+        max_scaled = max * 19.99999970197678  # [i]
+        max0_new = max_nan(max0, max_scaled)  # [i]
+        max0_live = max0 != float("-inf")  # [i]
+        is_finite = (tl.abs(max0) < float('inf'))  # [i]
+        where = tl.where(is_finite, max0, 0.0)  # [i]
+        is_finite_2 = (tl.abs(max0_new) < float('inf'))  # [i]
+        where_2 = tl.where(is_finite_2, max0_new, 0.0)  # [i]
+        sub_3 = where - where_2  # [i]
+        exp = tl.exp(sub_3)  # [i]
+        scale = tl.where(max0_live, exp, 0.0)  # [i]
+        div = sub_2 / 0.05000000074505806  # [i, k]
+        sub_4 = div - where_2[:, None]  # [i, k]
+        exp_2 = tl.exp(sub_4)  # [i, k]
+        sum_3 = tl.sum(exp_2, 1)  # sum over the step
+        sum1 = sum1 * scale + sum_3
+        max0 = max0_new
+    # sinkhorn_max0[s_k, i]
+    tl.store(sinkhorn_max0_ptr + i_start + s_k * 8192 + i_lane, max0)
+    # sinkhorn_sum1[s_k, i]
+    tl.store(sinkhorn_sum1_ptr + i_start + s_k * 8192 + i_lane, sum1)

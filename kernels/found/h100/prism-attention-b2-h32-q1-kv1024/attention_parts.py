@@ -1,0 +1,59 @@
+# attention_parts: launched on 64 x 2 blocks of 8 warps, 3 stages.
+# reads v float16[2, 32768, 128], q float16[2, 32, 128], k float16[2, 128, 32768]
+# writes attention_max1 float32[64, 2, 32], attention_sum2 float32[64, 2, 32], attention_sum3 float32[64, 2, 32, 128]
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def max_nan(a, b):
+    """The larger of two numbers; NaN if one is."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def attention_parts(v_ptr, q_ptr, k_ptr, attention_max1_ptr, attention_sum2_ptr, attention_sum3_ptr):
+    """attention_max1[64, 2, 32], attention_sum2[64, 2, 32], attention_sum3[64, 2, 32, 128].
+
+    Blocks: s_l by 1, i by 1, j by 32. Loops: l by 256, k by 16.
+    """
+    s_l = tl.program_id(0)  # 64 blocks
+    i = tl.program_id(1)  # 2 blocks
+    max1 = tl.full((32,), float("-inf"), tl.float32)  # max[l] sum0
+    sum2 = tl.zeros((32,), tl.float32)  # sum[l] exp((sum0 - max1))
+    sum3 = tl.zeros((32, 128), tl.float32)  # sum[l] (v[i, l, m] * exp((sum0 - max1)))
+    l_first = s_l * 512
+    j_lane = tl.arange(0, 32)
+    k_lane = tl.arange(0, 16)
+    q_at = j_lane[:, None] * 128 + k_lane[None, :]  # [j, k]
+    l_lane = tl.arange(0, 256)
+    k_at = k_lane[:, None] * 32768 + l_lane[None, :]  # [k, l]
+    m_lane = tl.arange(0, 128)
+    v_at = l_lane[:, None] * 128 + m_lane[None, :]  # [l, m]
+    for l_start in range(l_first, l_first + 512, 256):
+        sum0 = tl.zeros((32, 256), tl.float32)  # sum[k] (q[i, j, k] * k[i, k, l])
+        for k_start in range(0, 128, 16):
+            q = tl.load(q_ptr + i * 4096 + k_start + q_at)  # q[i, j, k]
+            k = tl.load(k_ptr + i * 4194304 + l_start + k_start * 32768 + k_at)  # k[i, k, l]
+            sum0 = tl.dot(q, k, sum0)
+        max = tl.reduce(sum0, 1, max_nan)  # max over the step
+        max1_new = max_nan(max1, max)  # [j]
+        max1_live = max1 != float("-inf")  # [j]
+        sub = max1 - max1_new  # [j]
+        exp = tl.exp2(sub * 1.4426950408889634)  # [j]
+        scale = tl.where(max1_live, exp, 0.0)  # [j]
+        max1_new_log2 = max1_new * 1.4426950408889634  # [j]
+        exp_2 = tl.exp2(sum0 * 1.4426950408889634 - max1_new_log2[:, None])  # [j, l]
+        sum = tl.sum(exp_2, 1)  # sum over the step
+        sum2 = sum2 * scale + sum
+        exp_2_f16 = exp_2.to(tl.float16)  # [j, l]
+        v = tl.load(v_ptr + i * 4194304 + l_start * 128 + v_at)  # v[i, l, m]
+        sum3 = tl.dot(exp_2_f16, v, sum3 * scale[:, None])
+        max1 = max1_new
+    # attention_max1[s_l, i, j]
+    tl.store(attention_max1_ptr + i * 32 + s_l * 64 + j_lane, max1)
+    # attention_sum2[s_l, i, j]
+    tl.store(attention_sum2_ptr + i * 32 + s_l * 64 + j_lane, sum2)
+    attention_sum3_at = j_lane[:, None] * 128 + m_lane[None, :]  # [j, m]
+    # attention_sum3[s_l, i, j, m]
+    tl.store(attention_sum3_ptr + i * 4096 + s_l * 8192 + attention_sum3_at, sum3)

@@ -1,0 +1,116 @@
+"""Tuning within its time: every kernel of a plan gets its turn, and what is hopeless gets none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from prism_jax import device
+from prism_jax.emit import compile as toolchain
+from prism_jax.emit.binary import KernelSource
+from prism_jax.explore import Candidate, Form, search
+from prism_jax.extract import lift
+from prism_jax.instantiate import Plan, tune
+from prism_jax.instantiate.tune import Trials
+from prism_jax.ir.sgraph import SGraph
+from prism_jax.launch import build
+
+H100 = device.row("H100")
+
+
+@pytest.fixture(scope="module")
+def candidate() -> Candidate:
+    """The structure of the most kernels."""
+
+    def gated(x: Any, a: Any, b: Any) -> Any:
+        return jax.nn.silu(x @ a) * (x @ b)
+
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float16) for s in ((64, 512), (512, 512), (512, 512))]
+    program = lift(jax.make_jaxpr(gated)(*shapes), "gated")
+    found = search(program, [Form(program)], H100)
+    return max(found.candidates, key=lambda c: len(c.sgraph.kernels))
+
+
+class Compiler:
+    """Compiles so many plans and no more, as one whose time is over."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.asked = most, list[Plan]()
+
+    def functions(self, plans: Sequence[Plan], deadline: float) -> list[Any]:
+        self.asked += plans
+        return [p if n < self.most else "not compiled: no time left" for n, p in enumerate(plans)]
+
+
+def clock(functions: Sequence[Any], sgraph: SGraph, deadline: float) -> list[float | str]:
+    return [1.0] * len(functions)
+
+
+def soon() -> float:
+    return time.monotonic() + 60.0
+
+
+def test_every_kernel_gets_its_turn(candidate: Candidate) -> None:
+    kernels = candidate.sgraph.kernels
+    assert len(kernels) > 1
+    compiler = Compiler(len(kernels))
+    plan = tune.tune(candidate, H100, compiler, clock, soon(), Trials())
+    assert plan is not None
+    assert len(plan.schedules) == len(kernels)
+    first = [p.sgraph.kernels[0].name for p in compiler.asked[: len(kernels)]]
+    assert sorted(first) == sorted(k.name for k in kernels)
+    assert tune.tune(candidate, H100, Compiler(len(kernels) - 1), clock, soon(), Trials()) is None
+
+
+def test_compiling_leaves_time_to_measure(candidate: Candidate) -> None:
+    deadlines: list[float] = []
+
+    class Watch(Compiler):
+        def functions(self, plans: Sequence[Plan], deadline: float) -> list[Any]:
+            deadlines.append(deadline)
+            return super().functions(plans, deadline)
+
+    end = soon()
+    tune.tune(candidate, H100, Watch(10), clock, end, Trials())
+    assert all(deadline < end - 20.0 for deadline in deadlines)
+
+
+def test_many_kernels_share_the_tries(
+    candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "ROUNDS", 0)
+    choices = len(tune._shared_values(candidate.sgraph, dict(candidate.sizes)))
+    studies = choices * len(candidate.sgraph.kernels)
+    asked: list[int] = []
+    for each in (1, tune.LEAST_FIRST + 2, 10**3):
+        monkeypatch.setattr(tune, "ALL_FIRST", each * studies)
+        compiler = Compiler(10**6)
+        tune.tune(candidate, H100, compiler, clock, soon(), Trials())
+        most = max(tune.LEAST_FIRST, min(tune.FIRST // choices, each))
+        assert len(compiler.asked) <= studies * most
+        asked.append(len(compiler.asked))
+    assert asked[0] < asked[1] < asked[2]
+
+
+def test_the_hopeless_is_tried_once(candidate: Candidate) -> None:
+    going, stopping = Compiler(10**6), Compiler(10**6)
+    slow = len(candidate.sgraph.kernels) * 1.0
+    assert tune.tune(candidate, H100, going, clock, soon(), Trials(), slow)
+    assert tune.tune(candidate, H100, stopping, clock, soon(), Trials(), slow / 2)
+    assert len(stopping.asked) < len(going.asked)
+
+
+def test_what_had_no_time_may_compile_later() -> None:
+    """A deadline that passed says nothing about a kernel: it is not remembered against it."""
+    text = "import triton\n\n\n@triton.jit\ndef hurried(x_ptr):\n    pass\n"
+    source = KernelSource(name="hurried", text=text, signature=(("x_ptr", "*fp32"),))
+    builder = build.Builder(H100, workers=1)
+    toolchain.close_workers()
+    hurry = time.monotonic() + 0.02  # time to begin, none to end: no worker starts so fast
+    assert builder._compile([source], hurry) == {source.digest: "not compiled: no time left"}
+    assert not isinstance(builder._compile([source], soon())[source.digest], str)
