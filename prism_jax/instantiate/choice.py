@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
 
+from prism_jax import progress
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
 from prism_jax.instantiate.plan import Plan, Schedule
@@ -146,7 +147,9 @@ class Choice:
         self.base: float | None = None
 
     def run(self) -> Outcome:
-        for candidate in self._candidates():
+        candidates = self._candidates()
+        for number, candidate in enumerate(candidates):
+            self._show(number, len(candidates))
             if self.best is not None and candidate.bound >= self.best[0]:
                 self._note(candidate, None, "its bound is no better than the plan chosen")
             elif self.best is not None and candidate.estimate > HOPELESS * self.best[0]:
@@ -161,7 +164,13 @@ class Choice:
                     began = time.monotonic()
                     self._consider(plan, candidate)
                     self.longest = max(self.longest, time.monotonic() - began)
+        self._show(len(candidates), len(candidates))
         return self.outcome()
+
+    def _show(self, done: int, total: int) -> None:
+        left = self.deadline - time.monotonic() if self.options.tune != "off" else None
+        best = f"{self.best[3]:.2f}x faster than XLA" if self.best is not None else ""
+        progress.note(stage="tune", done=done, total=total, best=best, left=left)
 
     def _late(self) -> bool:
         """Whether no further candidate may be begun."""
