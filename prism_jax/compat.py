@@ -18,7 +18,10 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import os
+import sys
 import threading
+import types
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, cast
@@ -28,9 +31,11 @@ import jax.core
 from jax._src import config as _config
 from jax._src import core as _core
 from jax._src import distributed as _distributed
+from jax._src import pjit as _pjit
 from jax._src import source_info_util as _source_info
 from jax._src import traceback_util as _tracebacks
 from jax._src.interpreters import ad as _ad
+from jax._src.interpreters import partial_eval as _pe
 from jax._src.sharding_impls import ShardingContext, SPMDAxisContext
 from jax._src.util import fun_name as _fun_name
 from jax.interpreters import ad, batching, mlir
@@ -54,12 +59,13 @@ else:
 
 __all__ = [
     "ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Tracer", "Var",
-    "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close", "constants",
-    "context_key", "dce", "device_facts", "evaluate", "exchange", "function_name", "hide_frames",
-    "inner_jaxprs", "is_jitted", "is_local", "is_tracer", "is_tracing", "jit_disabled",
-    "jvp_program", "mlir", "numerics", "only_transposes", "outside_trace", "part_of",
-    "process_count", "read", "renamed", "same_types", "spans_devices", "to_inputs", "trace_flat",
-    "trace_jit", "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
+    "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close",
+    "constants", "context_key", "dce", "device_facts", "evaluate", "exchange", "forget_compiled",
+    "forget_traces", "function_name", "hide_frames", "inner_jaxprs", "is_jitted", "is_local",
+    "is_tracer", "is_tracing", "jit_disabled", "jvp_program", "mlir", "numerics",
+    "only_transposes", "outside_trace", "part_of", "process_count", "read", "renamed",
+    "same_types", "spans_devices", "spec_of", "to_inputs", "trace_flat", "trace_jit",
+    "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
 ]  # fmt: skip
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version_info__[:3])
@@ -165,6 +171,59 @@ def is_tracing() -> bool:
 def is_jitted(fun: Any) -> bool:
     """Whether a function is the result of `jax.jit`."""
     return isinstance(fun, type(jax.jit(abs)))
+
+
+def spec_of(value: Any) -> Any:
+    """The type of an array or tracer, as `jax.jit(f).lower` takes it."""
+    aval = aval_of(value)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+
+
+def forget_traces(jitted: Any) -> bool:
+    """Have a jitted function traced anew by whoever lowers it next, while calls go on being
+    answered by what is compiled; False where this jax does not tell the two apart.
+    """
+    try:
+        cast(Any, _pe).trace_to_jaxpr.evict_weakref(jitted._fun)
+        _pjit._infer_params_cached.cache_clear()
+        return hasattr(jitted, "_clear_cache")
+    except AttributeError:
+        return False
+
+
+def call_under_way() -> Callable[[], bool]:
+    """Whether the call of a jitted function for which a function is being traced now still goes on,
+    compiling or running, as a question that any thread may ask.
+    """
+    folder = os.path.dirname(os.path.abspath(jax.__file__)) + os.sep
+    thread, frame = threading.get_ident(), sys._getframe()
+    # The frame itself, not its id: another frame would soon be given the same.
+    outermost: list[types.FrameType] = []
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(folder):
+            outermost = [frame]
+        elif outermost:
+            break
+        frame = frame.f_back
+
+    def under_way() -> bool:
+        frame = sys._current_frames().get(thread)
+        while frame is not None and outermost:
+            if frame is outermost[0]:
+                return True
+            frame = frame.f_back
+        outermost.clear()
+        return False
+
+    return under_way
+
+
+def forget_compiled(jitted: Any) -> None:
+    """Have the next call of a jitted function look for what is compiled anew."""
+    if hasattr(jitted, "_clear_cache"):
+        jitted._clear_cache()
+    else:
+        jitted.clear_cache()
 
 
 def trace_flat(fun: Callable[..., Any], avals: Sequence[Any]) -> ClosedJaxpr:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
 
+from prism_jax import progress
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
 from prism_jax.instantiate.climb import unrolls
@@ -161,6 +162,7 @@ class Choice:
             self.reference, self.device, self.emitter, self.judge.kernel_clock,
             self.options.tune_seconds, self.trials,
         )  # fmt: skip
+        self._show(0, 0)
         waiting = contest.run(self._candidates(), self.program.digest)
         finalists, refused_forms = 0, set[str]()
         while waiting:
@@ -188,7 +190,9 @@ class Choice:
         self.base = self.base or (contest.base if math.isfinite(contest.base) else None)
 
     def _one_by_one(self) -> None:
-        for candidate in self._candidates():
+        candidates = self._candidates()
+        for number, candidate in enumerate(candidates):
+            self._show(number, len(candidates))
             if self.best is not None and candidate.bound >= self.best[0]:
                 self._note(candidate, None, "its bound is no better than the plan chosen")
             elif self.best is not None and candidate.estimate > HOPELESS * self.best[0]:
@@ -204,6 +208,11 @@ class Choice:
                     self._consider(plan, candidate)
                     self.longest = max(self.longest, time.monotonic() - began)
 
+    def _show(self, done: int, total: int) -> None:
+        left = self.deadline - time.monotonic() if self.options.tune != "off" else None
+        best = f"{self.best[3]:.2f}x faster than XLA" if self.best is not None else ""
+        progress.note(stage="tune", done=done, total=total, best=best, left=left)
+
     def _late(self) -> bool:
         """Whether no further candidate may be begun."""
         if self.stopped:
@@ -216,6 +225,7 @@ class Choice:
 
     def outcome(self) -> Outcome:
         """The best so far."""
+        self._show(len(self.tried), len(self.tried))
         tried, split, best = tuple(self.tried), tuple(self.seconds.items()), self.best
         if best is None:
             return Outcome(None, None, tried, self.base, None, None, self.trials, split)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from prism_jax import progress
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate
 from prism_jax.instantiate.climb import Climb, unrolls
@@ -70,7 +71,8 @@ class Contest:
         self.emitter, self.clock, self.trials = emitter, clock, trials
         now = time.monotonic()
         self.until = tuple(now + share * seconds for share in SHARES)
-        self.base = math.inf
+        self.base = self.fastest = math.inf
+        self.wanted = 0
         self.failures: dict[Plan, str] = {}
 
     def run(self, candidates: Sequence[Candidate], own: str) -> list[Entry]:
@@ -142,12 +144,15 @@ class Contest:
 
     def _times(self, plans: Sequence[Plan], until: float) -> dict[Plan, float]:
         """Seconds of the plans that run, beside the reference where that is not known yet."""
-        built = self.emitter.functions(plans, until)
         running: list[tuple[Plan | None, Function]] = []
         if self.base == math.inf:
             running.append((None, self.reference))
+        self.wanted += len(running) + len(plans)
+        progress.note(total=self.wanted)
+        built = self.emitter.functions(plans, until)
         for plan, function in zip(plans, built, strict=True):
             if isinstance(function, str):
+                progress.advance()
                 self._fail(plan, function)
             else:
                 running.append((plan, function))
@@ -162,6 +167,9 @@ class Contest:
             else:
                 self.trials.measured += 1
                 found[plan] = measured
+        self.fastest = min((self.fastest, *found.values()))
+        if self.fastest < self.base < math.inf:
+            progress.note(best=f"{self.base / self.fastest:.2f}x faster than XLA, not yet checked")
         return found
 
     def _fail(self, plan: Plan, sentence: str) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import jax
 
-from prism_jax import compat
+from prism_jax import background, compat
 from prism_jax import device as devices
 from prism_jax.emit.binary import Binary, fits
 from prism_jax.options import Options, cache_folder
@@ -124,11 +124,14 @@ def choose(region: Any, found: SearchResult, device: Target, options: Options) -
     choice = instantiate.Choice(program, found, row, options, builder, reference, judge)
     if options.tune == "off":
         return compat.aside(choice.run)
+    background.queue.at_close.append(choice.stop)
     try:
         return compat.aside(choice.run, options.tune_seconds * OVERTIME + LEAST_OVERTIME)
     except TimeoutError:  # XLA's compiler cannot be interrupted: it is left to end alone
         choice.stop()
         return choice.outcome()
+    finally:
+        background.queue.at_close.remove(choice.stop)
 
 
 def misfit(binary: Binary, device: Target) -> str | None:
