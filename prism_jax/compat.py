@@ -59,7 +59,7 @@ else:
 
 __all__ = [
     "ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Tracer", "Var",
-    "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close",
+    "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close", "compile_seconds",
     "constants", "context_key", "dce", "device_facts", "evaluate", "exchange", "forget_compiled",
     "forget_traces", "function_name", "hide_frames", "inner_jaxprs", "is_jitted", "is_local",
     "is_tracer", "is_tracing", "jit_disabled", "jvp_program", "mlir", "numerics",
@@ -388,6 +388,30 @@ def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
     if not done.done():
         raise TimeoutError
     return done.result()
+
+
+_compiled: dict[int, float] = {}
+_COMPILING = ("backend_compile_duration", "jaxpr_to_mlir_module_duration")
+_watching = threading.Lock()  # taken for good by whoever registers the listener
+
+
+def _heard(event: str, seconds: float, **_: Any) -> None:
+    if event.endswith(_COMPILING):
+        thread = threading.get_ident()
+        _compiled[thread] = _compiled.get(thread, 0.0) + seconds
+
+
+def compile_seconds(only_here: bool = False) -> float:
+    """Seconds that jax has spent lowering and XLA compiling, since this was first asked.
+
+    Args:
+      only_here: in this thread; otherwise in all threads of the process.
+    """
+    if _watching.acquire(blocking=False):
+        jax.monitoring.register_event_duration_secs_listener(_heard)
+    if only_here:
+        return _compiled.get(threading.get_ident(), 0.0)
+    return sum(_compiled.copy().values())
 
 
 def hide_frames(path: str) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from prism_jax.bench import suites, table
 from prism_jax.bench.records import DeviceTime, Run
 from prism_jax.bench.workload import Workload
-from prism_jax.instantiate.quality import summarise
 
 #: Where committed records live, below the root of a checkout: one folder per device.
 RECORDS = Path("kernels") / "records"
@@ -117,8 +116,9 @@ def render(run: Run) -> str:
         parts.append(table.text(table.MEMORY_HEAD, [table.memory_row(r) for r in run.records]))
     mean = f"geometric mean {table.geometric_mean(run):.2f}x on {run.protocol.device}"
     parts.append(f"{mean}.{table.caveats(run)}")
-    judged = [row for r in run.records for region in r.regions for row in region.get("ranking", ())]
-    parts += [str(ranking)] if (ranking := summarise(judged)) else []
+    parts += [str(ranking)] if (ranking := table.ranking(run)) else []
+    if any(record.split_s for record in run.records):
+        parts.append(table.text(table.SPLIT_HEAD, [table.split_row(r) for r in run.records]))
     parts += [f"{record.name}: {record.note}" for record in run.records if record.note]
     parts += [f"{key}: not run; {reason}" for key, reason in run.skipped.items()]
     return "\n\n".join(parts)

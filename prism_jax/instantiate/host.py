@@ -86,6 +86,7 @@ class Contest:
         for climb, plans in zip(climbs, firsts, strict=True):
             climb.times |= {plan: times[plan] for plan in plans if plan in times}
         self._uphill(climbs)
+        self.trials.rows += [row for climb in climbs for row in climb.rows()]
         entries = [
             self._entry(climb, plans[0]) for climb, plans in zip(climbs, firsts, strict=True)
         ]

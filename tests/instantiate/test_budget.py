@@ -13,7 +13,7 @@ import pytest
 from prism_jax import device, instantiate
 from prism_jax.explore import Form, search
 from prism_jax.extract import extract
-from prism_jax.instantiate import Choice, Judge, Plan, Schedule, choice, host
+from prism_jax.instantiate import Choice, Judge, Plan, Schedule, choice, host, spent
 from prism_jax.launch import build, rooms
 from prism_jax.measure import pairs as pairs_room
 from prism_jax.options import Options
@@ -40,6 +40,7 @@ class Clock:
         self.now = 100.0
         monkeypatch.setattr(choice, "time", self)
         monkeypatch.setattr(host, "time", self)
+        monkeypatch.setattr(spent, "time", self)
 
     def monotonic(self) -> float:
         return self.now
