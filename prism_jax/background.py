@@ -14,12 +14,14 @@ import contextlib
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-#: Seconds that the end of the process waits for the job at hand, once it was asked to stop.
-LAST_SECONDS = 5.0
+#: Seconds that the end of the process waits for the job at hand, once it was asked to stop: XLA
+#: may be compiling for it, which cannot be interrupted, and coming back to an interpreter that is
+#: gone would abort the process.
+LAST_SECONDS = 30.0
 
 
 class Job:
@@ -73,7 +75,7 @@ class Queue:
         self._thread: threading.Thread | None = None
         self._followers: list[threading.Thread] = []
         self._closed = False
-        self.at_close: list[Callable[[], None]] = []
+        self.at_close: list[Callable[[], Sequence[threading.Thread] | None]] = []
 
     def job(self, key: Hashable, run: Callable[[], Any]) -> Job:
         """The job of this key, begun some time soon unless it is known already."""
@@ -117,13 +119,15 @@ class Queue:
             self._known = {key: job for key, job in self._known.items() if not job.done}
 
     def close(self) -> None:
-        """Begins nothing more and waits a little for the job at hand: the process ends."""
+        """Begins nothing more and waits a little for the job at hand, and for the threads that the
+        functions of `at_close` return: the process ends.
+        """
         with self._lock:
             self._closed = True
             threads = [*self._followers, *([self._thread] if self._thread else [])]
             self._waiting.clear()
         for call in tuple(self.at_close):
-            call()
+            threads += call() or ()
         end = time.monotonic() + LAST_SECONDS
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))

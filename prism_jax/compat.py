@@ -23,7 +23,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, InvalidStateError, wait
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -60,10 +60,10 @@ else:
 __all__ = [
     "ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Tracer", "Var",
     "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close", "compile_seconds",
-    "constants", "context_key", "dce", "device_facts", "evaluate", "exchange", "forget_compiled",
-    "forget_traces", "function_name", "hide_frames", "inner_jaxprs", "is_jitted", "is_local",
-    "is_tracer", "is_tracing", "jit_disabled", "jvp_program", "mlir", "numerics",
-    "only_transposes", "outside_trace", "part_of", "process_count", "read", "renamed",
+    "constants", "context_key", "dce", "device_facts", "end_asides", "evaluate", "exchange",
+    "forget_compiled", "forget_traces", "function_name", "hide_frames", "inner_jaxprs",
+    "is_jitted", "is_local", "is_tracer", "is_tracing", "jit_disabled", "jvp_program", "mlir",
+    "numerics", "only_transposes", "outside_trace", "part_of", "process_count", "read", "renamed",
     "same_types", "spans_devices", "spec_of", "to_inputs", "trace_flat", "trace_jit",
     "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
 ]  # fmt: skip
@@ -359,6 +359,10 @@ def outside_trace() -> Generator[None]:
         yield
 
 
+_asides: dict[threading.Thread, Future[Any]] = {}
+_ending = threading.Event()
+
+
 def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
     """The result of `fun`, run in a thread where nothing is being traced and no mesh is in force.
 
@@ -369,7 +373,7 @@ def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
       seconds: how long it is waited for; the thread then goes on alone. None: without end.
 
     Raises:
-      TimeoutError: it did not end in time.
+      TimeoutError: it did not end in time, or the process is ending.
       Exception: whatever `fun` raises.
     """
     wide, context = jax.config.read("jax_enable_x64"), contextvars.copy_context()
@@ -378,16 +382,39 @@ def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
     def run() -> None:
         try:
             with jax.enable_x64(wide):
-                done.set_result(context.run(fun))
+                answer = functools.partial(done.set_result, context.run(fun))
         except BaseException as error:
-            done.set_exception(error)
+            answer = functools.partial(done.set_exception, error)
+        with contextlib.suppress(InvalidStateError):  # the process is ending
+            answer()
+        _asides.pop(threading.current_thread(), None)
 
-    # A daemon: an interrupted caller, or the end of the process, does not wait for it.
-    threading.Thread(target=run, name="prism_jax", daemon=True).start()
+    # A daemon: an interrupted caller does not wait for it, and the end of the process only so long.
+    thread = threading.Thread(target=run, name="prism_jax", daemon=True)
+    _asides[thread] = done
+    if _ending.is_set():
+        _asides.pop(thread)
+        raise TimeoutError
+    thread.start()
     wait([done], seconds)
     if not done.done():
         raise TimeoutError
     return done.result()
+
+
+def end_asides() -> list[threading.Thread]:
+    """For the end of the process: nothing more is begun aside, and nobody waits any longer.
+
+    Returns:
+      The threads that still run. Python 3.11 to 3.13 abort where XLA's compiler comes back to an
+      interpreter that has ended, so the end of the process should wait for them a while.
+    """
+    _ending.set()
+    running = dict(_asides)
+    for done in running.values():
+        with contextlib.suppress(InvalidStateError):
+            done.set_exception(TimeoutError())
+    return [thread for thread in running if thread.is_alive()]
 
 
 _compiled: dict[int, float] = {}

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import prism_jax as prism
-from prism_jax import background, pipeline
+from prism_jax import background, compat, pipeline
 from prism_jax.cache import remembered
 from prism_jax.launch import rooms
 from tests.stub_stages import STUB
@@ -212,3 +212,62 @@ def test_plans_that_are_ready_before_xla_has_compiled(gate: threading.Event) -> 
     first = np.asarray(ours(X))
     until(lambda: bool(np.allclose(np.asarray(ours(X)), slow(X) + 100, atol=1e-4)))
     assert first.shape == X.shape
+
+
+def test_a_process_ends_while_xla_compiles_for_nobody() -> None:
+    """Nobody waits for it any longer, but Python would abort if it came back to what has ended."""
+    code = (
+        "import time, jax, jax.numpy as jnp\n"
+        "from prism_jax import compat\n"
+        "from prism_jax.launch import rooms\n"
+        "def large(x):\n"
+        "    for n in range(100):\n"
+        "        x = jnp.sin(x @ x + n)\n"
+        "    return x\n"
+        "begun = []\n"
+        "def compile():\n"
+        "    lowered = jax.jit(large).lower(jnp.ones((8, 8)))\n"
+        "    begun.append(1)\n"
+        "    lowered.compile()\n"
+        "    begun.append(2)\n"
+        "try:\n"
+        "    compat.aside(compile, 0.3)\n"
+        "except TimeoutError:\n"
+        "    print('late', flush=True)\n"
+        "while not begun:\n"
+        "    time.sleep(0.01)\n"
+        "assert begun == [1], 'compiling takes less than this test needs'\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "late\n", "")
+
+
+def test_nothing_begins_aside_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "_ending", threading.Event())
+    monkeypatch.setattr(compat, "_asides", {})
+    release, waited = threading.Event(), list[BaseException]()
+
+    def wait() -> None:
+        try:
+            compat.aside(lambda: release.wait(30.0))
+        except TimeoutError as error:
+            waited.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    until(lambda: bool(compat._asides))
+    until(lambda: any(thread.is_alive() for thread in compat._asides))
+    (still,) = compat.end_asides()
+    waiting.join(10.0)
+    assert len(waited) == 1
+    with pytest.raises(TimeoutError):
+        compat.aside(lambda: 1)
+    release.set()
+    still.join(10.0)
+    assert not still.is_alive()
+    queue = background.Queue()
+    queue.at_close += [compat.end_asides, lambda: None]
+    queue.close()
+    assert queue.closed

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prism_jax.bench import suites, table
-from prism_jax.bench.records import DeviceTime, Run
+from prism_jax.bench.records import DeviceTime, Protocol, Run
 from prism_jax.bench.workload import Workload
 
 #: Where committed records live, below the root of a checkout: one folder per device.
@@ -38,6 +38,10 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument(
         "--memory", action="store_true", help="peak temporaries, in fresh processes (CPU only)"
     )
+    words.add_argument(
+        "--warm", type=int, metavar="N",
+        help="instead: first calls of N new processes with a warm cache beside jax.jit's",
+    )  # fmt: skip
     words.add_argument("--torch", action="store_true", help="torch.compile beside it (GPU only)")
     words.add_argument("--list", action="store_true", help="only print the rows' names")
     words.add_argument(
@@ -75,6 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     if words.list:
         print("\n".join(row.key for row in rows))
         return 0
+    if words.warm:
+        return _warm(rows, words.warm, words.json, runner.protocol(runner.Settings()))
     settings = runner.Settings(
         seeds=tuple(range(words.seeds)),
         seconds=words.seconds,
@@ -94,6 +100,25 @@ def main(arguments: Sequence[str]) -> int:
     print(render(run))
     broken = [record for record in run.records if record.keeps_contract is False]
     return int(bool(run.skipped or broken))
+
+
+def _warm(rows: Sequence[Workload], runs: int, path: Path | None, where: Protocol) -> int:
+    """New processes with a warm cache; 1 where one takes too long or does what it should not."""
+    from prism_jax.bench import warm
+
+    found: list[warm.Warm] = []
+    for row in rows:
+        if row.missing:
+            print(f"{row.key}: not run; needs {' '.join(row.missing)}", file=sys.stderr)
+            continue
+        found.append(warm.measure(row, runs, where.device))
+        print(" ".join(warm.line(found[-1])), file=sys.stderr, flush=True)
+        if path:
+            warm.save(path, found, where.versions)
+    print(table.text(warm.HEAD, [warm.line(one) for one in found]))
+    print(f"\nmilliseconds of a new process's first call on {where.device}, least of {runs};"
+          f" at most {warm.LIMIT_SECONDS * 1e3:.0f} above jax.jit is the target")  # fmt: skip
+    return int(not all(one.good for one in found))
 
 
 def _torch(suite: str, wanted: Sequence[str] | None) -> dict[str, DeviceTime]:

@@ -37,6 +37,9 @@ OWN_FORM = 0.9
 and a form that is refused for its rounding has cost a check.
 """
 
+LATE = "no time left"
+"""Words of a failure that says nothing about the plan; what failed otherwise is not tried again."""
+
 Function = Callable[..., Sequence[Any]]
 
 
@@ -74,6 +77,7 @@ class Contest:
         self.base = self.fastest = math.inf
         self.wanted = 0
         self.failures: dict[Plan, str] = {}
+        self.broken: set[Plan] = set()
 
     def run(self, candidates: Sequence[Candidate], own: str) -> list[Entry]:
         """The fastest plan of each candidate, fastest first; `own`: digest of the user's form."""
@@ -137,6 +141,7 @@ class Contest:
         may be faster or slower now.
         """
         best, seconds = climb.best, climb.seconds
+        plans = [plan for plan in plans if plan not in self.broken]
         if best is None or not plans or time.monotonic() >= self.until[1]:
             return
         times = self._times([best, *plans], self.until[1])
@@ -175,6 +180,8 @@ class Contest:
 
     def _fail(self, plan: Plan, sentence: str) -> None:
         self.failures[plan] = sentence
+        if LATE not in sentence:
+            self.broken.add(plan)
         self.trials.refuse(sentence)
 
 

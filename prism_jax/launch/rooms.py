@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from prism_jax.measure.pairs import Comparison, Pairs
 
 Function = Callable[..., Sequence[Any]]
+background.queue.at_close.append(compat.end_asides)
+
 REBUILD_SECONDS = 60.0
 OVERTIME, LEAST_OVERTIME = 1.05, 0.05
 """When tuning is not waited for any longer: this many times its budget, plus seconds."""
@@ -128,9 +130,9 @@ def choose(region: Any, found: SearchResult, device: Target, options: Options) -
     try:
         return compat.aside(choice.run, options.tune_seconds * OVERTIME + LEAST_OVERTIME)
     except TimeoutError:  # XLA's compiler cannot be interrupted: it is left to end alone
-        choice.stop()
         return choice.outcome()
     finally:
+        choice.stop()
         background.queue.at_close.remove(choice.stop)
 
 
