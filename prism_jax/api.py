@@ -19,16 +19,16 @@ import functools
 import time
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import jax
 
-from prism_jax import compat, errors, pipeline
+from prism_jax import background, compat, errors, pipeline, swap
 from prism_jax.launch import shadow
 from prism_jax.options import Options, current, expect, untraced
 from prism_jax.report import Bisection, Report
-from prism_jax.trace import trace
+from prism_jax.trace import Traced, trace
 
 for _file in (__file__, compat.__file__, pipeline.__file__):
     compat.hide_frames(_file)
@@ -49,6 +49,7 @@ class _Rewriting:
     fun: Callable[..., Any]
     options: Options | None
     static: Mapping[str, Any] | None
+    traces: swap.Traces = field(default_factory=swap.Traces, compare=False, repr=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         options = self.options or current()
@@ -59,13 +60,23 @@ class _Rewriting:
         except Exception as error:
             errors.fallback("import", compat.function_name(self.fun), error, options.on_error)
             return self.fun(*args, **kwargs)
-        traced = trace(self.fun, args, kwargs, self.static)
+        traced = self._trace(args, kwargs, options)
         optimizer = pipeline.Optimizer(options, stages)
-        rewritten = pipeline.rewrite(traced.jaxpr, traced.name, optimizer)
+        with background.listening() as jobs:
+            rewritten = pipeline.rewrite(traced.jaxpr, traced.name, optimizer)
+        if jobs:
+            swap.when_ready(jobs, self.traces, args, kwargs)
         outs = rewritten(*traced.in_leaves)
         if options.shadow > 0 and rewritten.changed:
             shadow.compare(traced.jaxpr, traced.in_leaves, outs, options.shadow, traced.name)
         return jax.tree.unflatten(traced.out_tree, outs)
+
+    def _trace(self, args: Any, kwargs: Any, options: Options) -> Traced:
+        def make() -> Traced:
+            return trace(self.fun, args, kwargs, self.static)
+
+        kept = options.tune == "background" and self.static is not None
+        return self.traces.get(args, kwargs, make) if kept else make()
 
     def _runs_as_python(self) -> bool:
         """Whether jax calls the function itself instead of tracing it, to disable jit or to find
@@ -113,6 +124,11 @@ def jit(
     returns: it has `lower`, `trace`, `eval_shape`, and can be transformed. Programs that XLA splits
     over several devices are left as they are; use `prism.jit` inside `jax.shard_map` there.
 
+    Under `tune="background"` XLA's version answers until the plans are ready. Then they are
+    compiled beside the calls and take its place between two of them: the function is not run in
+    Python again, no call waits, and results may change within the accuracy contract from one call
+    to the next. Inside another `jax.jit` what was traced there stays until that is traced anew.
+
     Args:
       fun: any function that `jax.jit` takes.
       options: settings; None: those in force when the function is traced.
@@ -128,8 +144,10 @@ def jit(
     plain = jax.jit(fun, **keywords)  # also raises what jax raises, about the user's own function
     if not (options or current()).enabled or _many_devices(keywords):
         return plain
-    rewriting = _Rewriting(fun, options, _static(keywords))
-    return jax.jit(rewriting.shared_wrapper(), **keywords)
+    wrapper = _Rewriting(fun, options, _static(keywords)).shared_wrapper()
+    made = jax.jit(wrapper, **keywords)
+    wrapper.__dict__[_REWRITING].traces.jitted.add(made)
+    return made
 
 
 def optimize(fun: Callable[..., Any], /, *, options: Options | None = None) -> Callable[..., Any]:

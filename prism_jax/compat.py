@@ -18,9 +18,12 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import os
+import sys
 import threading
+import types
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, InvalidStateError, wait
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -28,9 +31,11 @@ import jax.core
 from jax._src import config as _config
 from jax._src import core as _core
 from jax._src import distributed as _distributed
+from jax._src import pjit as _pjit
 from jax._src import source_info_util as _source_info
 from jax._src import traceback_util as _tracebacks
 from jax._src.interpreters import ad as _ad
+from jax._src.interpreters import partial_eval as _pe
 from jax._src.sharding_impls import ShardingContext, SPMDAxisContext
 from jax._src.util import fun_name as _fun_name
 from jax.interpreters import ad, batching, mlir
@@ -54,12 +59,13 @@ else:
 
 __all__ = [
     "ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Tracer", "Var",
-    "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close", "constants",
-    "context_key", "dce", "device_facts", "evaluate", "exchange", "function_name", "hide_frames",
-    "inner_jaxprs", "is_jitted", "is_local", "is_tracer", "is_tracing", "jit_disabled",
-    "jvp_program", "mlir", "numerics", "only_transposes", "outside_trace", "part_of",
-    "process_count", "read", "renamed", "same_types", "spans_devices", "to_inputs", "trace_flat",
-    "trace_jit", "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
+    "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close", "compile_seconds",
+    "constants", "context_key", "dce", "device_facts", "end_asides", "evaluate", "exchange",
+    "forget_compiled", "forget_traces", "function_name", "hide_frames", "inner_jaxprs",
+    "is_jitted", "is_local", "is_tracer", "is_tracing", "jit_disabled", "jvp_program", "mlir",
+    "numerics", "only_transposes", "outside_trace", "part_of", "process_count", "read", "renamed",
+    "same_types", "spans_devices", "spec_of", "to_inputs", "trace_flat", "trace_jit",
+    "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
 ]  # fmt: skip
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version_info__[:3])
@@ -165,6 +171,59 @@ def is_tracing() -> bool:
 def is_jitted(fun: Any) -> bool:
     """Whether a function is the result of `jax.jit`."""
     return isinstance(fun, type(jax.jit(abs)))
+
+
+def spec_of(value: Any) -> Any:
+    """The type of an array or tracer, as `jax.jit(f).lower` takes it."""
+    aval = aval_of(value)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+
+
+def forget_traces(jitted: Any) -> bool:
+    """Have a jitted function traced anew by whoever lowers it next, while calls go on being
+    answered by what is compiled; False where this jax does not tell the two apart.
+    """
+    try:
+        cast(Any, _pe).trace_to_jaxpr.evict_weakref(jitted._fun)
+        _pjit._infer_params_cached.cache_clear()
+        return hasattr(jitted, "_clear_cache")
+    except AttributeError:
+        return False
+
+
+def call_under_way() -> Callable[[], bool]:
+    """Whether the call of a jitted function for which a function is being traced now still goes on,
+    compiling or running, as a question that any thread may ask.
+    """
+    folder = os.path.dirname(os.path.abspath(jax.__file__)) + os.sep
+    thread, frame = threading.get_ident(), sys._getframe()
+    # The frame itself, not its id: another frame would soon be given the same.
+    outermost: list[types.FrameType] = []
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(folder):
+            outermost = [frame]
+        elif outermost:
+            break
+        frame = frame.f_back
+
+    def under_way() -> bool:
+        frame = sys._current_frames().get(thread)
+        while frame is not None and outermost:
+            if frame is outermost[0]:
+                return True
+            frame = frame.f_back
+        outermost.clear()
+        return False
+
+    return under_way
+
+
+def forget_compiled(jitted: Any) -> None:
+    """Have the next call of a jitted function look for what is compiled anew."""
+    if hasattr(jitted, "_clear_cache"):
+        jitted._clear_cache()
+    else:
+        jitted.clear_cache()
 
 
 def trace_flat(fun: Callable[..., Any], avals: Sequence[Any]) -> ClosedJaxpr:
@@ -300,6 +359,10 @@ def outside_trace() -> Generator[None]:
         yield
 
 
+_asides: dict[threading.Thread, Future[Any]] = {}
+_ending = threading.Event()
+
+
 def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
     """The result of `fun`, run in a thread where nothing is being traced and no mesh is in force.
 
@@ -310,7 +373,7 @@ def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
       seconds: how long it is waited for; the thread then goes on alone. None: without end.
 
     Raises:
-      TimeoutError: it did not end in time.
+      TimeoutError: it did not end in time, or the process is ending.
       Exception: whatever `fun` raises.
     """
     wide, context = jax.config.read("jax_enable_x64"), contextvars.copy_context()
@@ -319,16 +382,63 @@ def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
     def run() -> None:
         try:
             with jax.enable_x64(wide):
-                done.set_result(context.run(fun))
+                answer = functools.partial(done.set_result, context.run(fun))
         except BaseException as error:
-            done.set_exception(error)
+            answer = functools.partial(done.set_exception, error)
+        with contextlib.suppress(InvalidStateError):  # the process is ending
+            answer()
+        _asides.pop(threading.current_thread(), None)
 
-    # A daemon: an interrupted caller, or the end of the process, does not wait for it.
-    threading.Thread(target=run, name="prism_jax", daemon=True).start()
+    # A daemon: an interrupted caller does not wait for it, and the end of the process only so long.
+    thread = threading.Thread(target=run, name="prism_jax", daemon=True)
+    _asides[thread] = done
+    if _ending.is_set():
+        _asides.pop(thread)
+        raise TimeoutError
+    thread.start()
     wait([done], seconds)
     if not done.done():
         raise TimeoutError
     return done.result()
+
+
+def end_asides() -> list[threading.Thread]:
+    """For the end of the process: nothing more is begun aside, and nobody waits any longer.
+
+    Returns:
+      The threads that still run. Python 3.11 to 3.13 abort where XLA's compiler comes back to an
+      interpreter that has ended, so the end of the process should wait for them a while.
+    """
+    _ending.set()
+    running = dict(_asides)
+    for done in running.values():
+        with contextlib.suppress(InvalidStateError):
+            done.set_exception(TimeoutError())
+    return [thread for thread in running if thread.is_alive()]
+
+
+_compiled: dict[int, float] = {}
+_COMPILING = ("backend_compile_duration", "jaxpr_to_mlir_module_duration")
+_watching = threading.Lock()  # taken for good by whoever registers the listener
+
+
+def _heard(event: str, seconds: float, **_: Any) -> None:
+    if event.endswith(_COMPILING):
+        thread = threading.get_ident()
+        _compiled[thread] = _compiled.get(thread, 0.0) + seconds
+
+
+def compile_seconds(only_here: bool = False) -> float:
+    """Seconds that jax has spent lowering and XLA compiling, since this was first asked.
+
+    Args:
+      only_here: in this thread; otherwise in all threads of the process.
+    """
+    if _watching.acquire(blocking=False):
+        jax.monitoring.register_event_duration_secs_listener(_heard)
+    if only_here:
+        return _compiled.get(threading.get_ident(), 0.0)
+    return sum(_compiled.copy().values())
 
 
 def hide_frames(path: str) -> None:

@@ -331,6 +331,12 @@ def untraced() -> Generator[None]:
         yield
 
 
+def scope_of() -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """What makes another thread see the settings in force here, as jax's caches see them too."""
+    value = _scope.get()
+    return contextlib.nullcontext if value is None else lambda: options(value)
+
+
 def expect(value: Options | None, otherwise: Options) -> Options:
     """`value` if it is an `Options`, `otherwise` if it is None.
 

@@ -458,6 +458,37 @@ def test_a_mean_says_what_it_leaves_out() -> None:
     assert table.means(dataclasses.replace(run, protocol=timed)) == "2.00x, in chains 1.91x"
 
 
+def test_a_section_says_what_tuning_took_and_how_well_it_was_ranked() -> None:
+    split = {
+        "explore": 0.5,
+        "compile": 2.0,
+        "measure": 1.5,
+        "verify": 0.5,
+        "xla": 0.25,
+        "rest": 0.25,
+    }
+    good = {"kernel": "k", "tried": 9, "place": 2, "loss": 1.5}
+    late = {"kernel": "l", "tried": 30, "place": 11, "loss": 1.0}
+    first = _record(first_call_s=(0.1, 5.0), split_s=split, regions=({"ranking": [good]},))
+    other = _record(
+        "q", first_call_s=(0.1, 5.0), split_s=split, regions=({"ranking": [good, late]},)
+    )
+    run = _run(first, other)
+    section = table.section(run)
+    assert "First calls with an empty cache: 10 s together, at most 5.0 s" in section
+    assert "explore 10%, compile 40%, measure 30%, verify 10%, xla 5%, rest 5%" in section
+    assert "first 10 for 67% of 3 kernels, and for all kernels of 50% of 2 rows" in section
+    shown = cli.render(run)
+    assert "67% of 3 kernels" in shown
+    (line,) = [
+        row.split() for row in shown.splitlines() if row.startswith("q b=1") and "0.50" in row
+    ]
+    assert line[2:] == ["5.00", "0.50", "2.00", "1.50", "0.50", "0.25", "0.25"]
+    before = table.section(_run(_record()))  # records of versions that did not say
+    assert "First calls" not in before
+    assert "ranking" not in before.lower()
+
+
 def test_rows_measured_again_replace_the_older_ones(tmp_path: Path) -> None:
     whole = _run(*(_record(name, prism=_device(9.0), jit=_device(9.0)) for name in "abc"))
     again = _run(_record("b", prism=_device(3.0), jit=_device(9.0)))
@@ -537,6 +568,11 @@ def test_a_row_is_measured_compared_and_explained() -> None:
     assert record.host.pairs >= 7
     assert record.note == ""
     assert len(record.regions) == 1
+    total = record.first_call_s[1]
+    assert sum(record.split_s.values()) == pytest.approx(total)
+    named = {part: seconds for part, seconds in record.split_s.items() if part != "rest"}
+    assert min(named.values()) > 0.0
+    assert 0.9 * total <= sum(named.values()) <= 1.1 * total
     run = records.Run(suite="doc", protocol=runner.protocol(QUICK), records=(record,))
     assert records.Run.from_json(json.loads(json.dumps(run.to_json()))) == run
 

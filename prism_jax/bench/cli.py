@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prism_jax.bench import suites, table
-from prism_jax.bench.records import DeviceTime, Run
+from prism_jax.bench.records import DeviceTime, Protocol, Run
 from prism_jax.bench.workload import Workload
-from prism_jax.instantiate.quality import summarise
 
 #: Where committed records live, below the root of a checkout: one folder per device.
 RECORDS = Path("kernels") / "records"
@@ -39,6 +38,10 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument(
         "--memory", action="store_true", help="peak temporaries, in fresh processes (CPU only)"
     )
+    words.add_argument(
+        "--warm", type=int, metavar="N",
+        help="instead: first calls of N new processes with a warm cache beside jax.jit's",
+    )  # fmt: skip
     words.add_argument("--torch", action="store_true", help="torch.compile beside it (GPU only)")
     words.add_argument("--list", action="store_true", help="only print the rows' names")
     words.add_argument(
@@ -76,6 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     if words.list:
         print("\n".join(row.key for row in rows))
         return 0
+    if words.warm:
+        return _warm(rows, words.warm, words.json, runner.protocol(runner.Settings()))
     settings = runner.Settings(
         seeds=tuple(range(words.seeds)),
         seconds=words.seconds,
@@ -95,6 +100,25 @@ def main(arguments: Sequence[str]) -> int:
     print(render(run))
     broken = [record for record in run.records if record.broken]
     return int(bool(run.skipped or broken))
+
+
+def _warm(rows: Sequence[Workload], runs: int, path: Path | None, where: Protocol) -> int:
+    """New processes with a warm cache; 1 where one takes too long or does what it should not."""
+    from prism_jax.bench import warm
+
+    found: list[warm.Warm] = []
+    for row in rows:
+        if row.missing:
+            print(f"{row.key}: not run; needs {' '.join(row.missing)}", file=sys.stderr)
+            continue
+        found.append(warm.measure(row, runs, where.device))
+        print(" ".join(warm.line(found[-1])), file=sys.stderr, flush=True)
+        if path:
+            warm.save(path, found, where.versions)
+    print(table.text(warm.HEAD, [warm.line(one) for one in found]))
+    print(f"\nmilliseconds of a new process's first call on {where.device}, least of {runs};"
+          f" at most {warm.LIMIT_SECONDS * 1e3:.0f} above jax.jit is the target")  # fmt: skip
+    return int(not all(one.good for one in found))
 
 
 def _torch(suite: str, wanted: Sequence[str] | None) -> dict[str, DeviceTime]:
@@ -117,8 +141,9 @@ def render(run: Run) -> str:
         parts.append(table.text(table.MEMORY_HEAD, [table.memory_row(r) for r in run.records]))
     mean = f"geometric mean {table.means(run)} on {run.protocol.device}"
     parts.append(f"{mean}.{table.caveats(run)}")
-    judged = [row for r in run.records for region in r.regions for row in region.get("ranking", ())]
-    parts += [str(ranking)] if (ranking := summarise(judged)) else []
+    parts += [str(ranking)] if (ranking := table.ranking(run)) else []
+    if any(record.split_s for record in run.records):
+        parts.append(table.text(table.SPLIT_HEAD, [table.split_row(r) for r in run.records]))
     parts += [f"{record.name}: {record.note}" for record in run.records if record.note]
     parts += [f"{key}: not run; {reason}" for key, reason in run.skipped.items()]
     return "\n\n".join(parts)

@@ -83,6 +83,10 @@ class Record:
       jit_peak_bytes, prism_peak_bytes: temporaries as the system sees them (CPU, where asked for).
       first_call_s: seconds of the first call under jax.jit and under prism.jit.
       stages_s: seconds of search, verification, compilation and measuring, as far as reported.
+      split_s: the same first call of prism.jit by what it was spent on; the sum is that call.
+        `explore`: structure search. `compile`: of candidates, by our compiler and by XLA.
+        `measure`, `verify`: of candidates. `xla`: lowering and compiling what runs. `rest`: what
+        is imported, traced, ranked, and run.
       regions: per region the plan, the axioms, and every candidate with its bound, estimate,
         measured time and fate.
       target_us: the project's own target for this row on an H100.
@@ -108,6 +112,7 @@ class Record:
     prism_peak_bytes: int | None = None
     first_call_s: tuple[float, float] = (0.0, 0.0)
     stages_s: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+    split_s: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
     regions: tuple[Mapping[str, Any], ...] = ()
     target_us: float | None = None
     note: str = ""

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import prism_jax as prism
-from prism_jax import errors
+from prism_jax import compat, errors
 from prism_jax.bench import accuracy, memory, oracle
 from prism_jax.bench.records import DeviceTime, Protocol, Record, Run
 from prism_jax.bench.workload import Platform, Workload
@@ -106,8 +106,10 @@ def measure(row: Workload, settings: Settings) -> Record:
     function, arguments = row.build(settings.seeds[0])
     plain, ours = jax.jit(function), prism.jit(function)
     jit_first = _first(plain, arguments)
+    before = compat.compile_seconds(only_here=True)
     with _failures() as failures:
         prism_first = _first(ours, arguments)
+    xla = compat.compile_seconds(only_here=True) - before
     outputs = accuracy.leaves(ours(*arguments))
     report = prism.explain(function, *arguments)
     record = Record(
@@ -119,6 +121,7 @@ def measure(row: Workload, settings: Settings) -> Record:
         found=found(report),
         regions=tuple(_region(region) for region in report.regions),
         stages_s=_stages(report),
+        split_s=_split(report, prism_first, xla),
         host=_host(plain, ours, arguments, settings.seconds),
         jit_temp_bytes=temporaries(plain, arguments),
         prism_temp_bytes=temporaries(ours, arguments),
@@ -216,6 +219,16 @@ def _stages(report: Report) -> dict[str, float]:
         for stage, seconds in region.stages:
             total[stage] = total.get(stage, 0.0) + seconds
     return total
+
+
+def _split(report: Report, total: float, xla: float) -> dict[str, float]:
+    """What a first call of so many seconds was spent on, so many of them on compiling the result
+    (see `Record.split_s`).
+    """
+    stages = _stages(report)
+    parts = {kind: stages.get(kind, 0.0) for kind in ("explore", "compile", "measure", "verify")}
+    parts["xla"] = xla
+    return parts | {"rest": total - sum(parts.values())}
 
 
 def temporaries(function: Any, arguments: tuple[Any, ...]) -> int | None:

@@ -31,8 +31,11 @@ DISTRIBUTIONS = ("jax", "jaxlib", "numpy", "triton", "jax-triton")
 PLUGINS = ("jax-cuda13-plugin", "jax-cuda12-plugin", "jax-rocm7-plugin")
 #: What of this package has no part in finding, building or checking a plan.
 _UNINVOLVED = frozenset(
-    {"api.py", "bench", "cache", "demo.py", "doctor.py", "report", "testing", "__main__.py"}
-)
+    {
+        "api.py", "background.py", "bench", "cache", "demo.py", "doctor.py", "progress.py",
+        "report", "swap.py", "testing", "__main__.py",
+    }
+)  # fmt: skip
 #: Settings that only say how much time may be spent.
 BUDGETS = ("search_seconds", "tune_seconds")
 

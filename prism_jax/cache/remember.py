@@ -9,12 +9,13 @@ digest, and so the same code, as what was kept; under `tune="never"` nothing is 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from prism_jax import compat, errors
+from prism_jax import background, compat, errors, progress
 from prism_jax.cache import fleet, plans
 from prism_jax.cache.data import ForeignError
 from prism_jax.cache.key import BUDGETS, Key, key
@@ -46,12 +47,35 @@ def remembered(region: Any, device: rooms.Target, options: Options, anew: Anew) 
         return dataclasses.replace(found, report=report)
     if options.tune == "never":
         return _missing(region, device)
+    visible = options.progress == "auto" and options.tune != "background"
+
+    def decide(settings: Options) -> Decision:
+        with progress.showing(region.name, visible):
+            decision = anew(settings)
+        if place is not None and options.cache == "on" and not fleet_of_many:
+            _guarded(functools.partial(place.keep, decision))
+        return decision
+
     if fleet_of_many:
-        return anew(options.replace(tune="off"))
-    decision = anew(options)
-    if place is not None and options.cache == "on":
-        _guarded(lambda: place.keep(decision))
-    return decision
+        return decide(options.replace(tune="off"))
+    if options.tune == "background":
+        return _beside(region, device, options, decide)
+    return decide(options)
+
+
+def _beside(region: Any, device: rooms.Target, options: Options, decide: Anew) -> Decision:
+    """What the background job of a region decided, or XLA's version until it has."""
+    measured = options.replace(tune="auto")
+    key = region.program.digest, options.key(), device.name
+    job = background.queue.job(key, lambda: decide(measured))
+    if job.done and job.error is None:
+        return job.result
+    report = RegionReport(region.name, program=str(region.program), refused=("being tuned",))
+    if job.error is not None:
+        errors.note(f"background: {errors.cause_of(job.error)}; XLA's version stays", job.error)
+        return Decision(None, report)
+    background.awaited(job)
+    return Decision(None, report, lasting=False)
 
 
 def _guarded(run: Callable[[], Any]) -> Any:

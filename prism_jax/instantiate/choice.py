@@ -9,26 +9,24 @@ faster than the reference by `min_gain` in the same run.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
+from prism_jax import progress
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
 from prism_jax.instantiate.climb import unrolls
 from prism_jax.instantiate.host import Contest
 from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.instantiate.rank import Ranking
+from prism_jax.instantiate.spent import Spent
 from prism_jax.instantiate.strict import stricter
 from prism_jax.instantiate.tune import Clock, Emitter, Function, Trials, tune
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 RESERVE_SECONDS = 3.0
 """Kept back from tuning, for timing and checking what was tuned."""
@@ -132,13 +130,12 @@ class Choice:
     ) -> None:  # fmt: skip
         self.program, self.result, self.device, self.options = program, result, device, options
         self.reference, self.stopped = reference, False
-        self.seconds = {"compile": 0.0, "measure": 0.0, "verify": 0.0}
-        self.emitter = _TimedEmitter(emitter, self.seconds)
-        timed = functools.partial(_timed, self.seconds)
+        self.spent = Spent()
+        self.emitter = self.spent.emitter(emitter)
         self.judge = Judge(
-            timed("measure", judge.kernel_clock),
-            timed("measure", judge.pair),
-            timed("verify", judge.verify),
+            self.spent.timed("measure", judge.kernel_clock),
+            self.spent.timed("measure", judge.pair),
+            self.spent.timed("verify", judge.verify),
         )
         self.longest = 0.0
         self.own = next(c for c in result.candidates if c.why == "XLA")
@@ -161,6 +158,7 @@ class Choice:
             self.reference, self.device, self.emitter, self.judge.kernel_clock,
             self.options.tune_seconds, self.trials,
         )  # fmt: skip
+        self._show(0, 0)
         waiting = contest.run(self._candidates(), self.program.digest)
         finalists, refused_forms = 0, set[str]()
         while waiting:
@@ -188,7 +186,9 @@ class Choice:
         self.base = self.base or (contest.base if math.isfinite(contest.base) else None)
 
     def _one_by_one(self) -> None:
-        for candidate in self._candidates():
+        candidates = self._candidates()
+        for number, candidate in enumerate(candidates):
+            self._show(number, len(candidates))
             if self.best is not None and candidate.bound >= self.best[0]:
                 self._note(candidate, None, "its bound is no better than the plan chosen")
             elif self.best is not None and candidate.estimate > HOPELESS * self.best[0]:
@@ -204,6 +204,11 @@ class Choice:
                     self._consider(plan, candidate)
                     self.longest = max(self.longest, time.monotonic() - began)
 
+    def _show(self, done: int, total: int) -> None:
+        left = self.deadline - time.monotonic() if self.options.tune != "off" else None
+        best = f"{self.best[3]:.2f}x faster than XLA" if self.best is not None else ""
+        progress.note(stage="tune", done=done, total=total, best=best, left=left)
+
     def _late(self) -> bool:
         """Whether no further candidate may be begun."""
         if self.stopped:
@@ -216,7 +221,8 @@ class Choice:
 
     def outcome(self) -> Outcome:
         """The best so far."""
-        tried, split, best = tuple(self.tried), tuple(self.seconds.items()), self.best
+        self._show(len(self.tried), len(self.tried))
+        tried, split, best = tuple(self.tried), tuple(self.spent.seconds.items()), self.best
         if best is None:
             return Outcome(None, None, tried, self.base, None, None, self.trials, split)
         _, plan, function, gain, evidence = best
@@ -310,31 +316,6 @@ class Choice:
             self.best = (seconds, plan, function, gain, evidence)
         elif plan.backend == "triton" and stricter(plan.sgraph) is not plan.sgraph:
             self._consider(replace(plan, sgraph=stricter(plan.sgraph)), candidate)
-
-
-@dataclass(frozen=True)
-class _TimedEmitter:
-    """An emitter whose work counts as compiling."""
-
-    emitter: Emitter
-    seconds: dict[str, float]
-
-    def functions(self, plans: Sequence[Plan], deadline: float) -> Sequence[Function | str]:
-        return _timed(self.seconds, "compile", self.emitter.functions)(plans, deadline)
-
-
-def _timed(seconds: dict[str, float], kind: str, function: Callable[P, T]) -> Callable[P, T]:
-    """The function, with its time added to `seconds[kind]`."""
-
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        start = time.perf_counter()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            seconds[kind] += time.perf_counter() - start
-
-    return run
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:

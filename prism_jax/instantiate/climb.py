@@ -90,6 +90,14 @@ class Climb:
                 near.append((self._estimate(other), len(near), plan))
         return [plan for *_, plan in sorted(near, key=lambda n: n[:2])][:count]
 
+    def rows(self) -> list[tuple[str, Sizes, Schedule, float, float]]:
+        """What was measured, for judging the ranking: rows of `Trials`."""
+        name = f"{self.candidate.sgraph.name} {self.candidate.sgraph.digest[:6]}"
+        return [
+            (name, plan.sizes, plan.schedules[0], self._estimate(dict(plan.sizes)), seconds)
+            for plan, seconds in self.times.items()
+        ]
+
     def fits(self, plan: Plan) -> bool:
         """Whether the sizes of a plan of another form of this structure are legal here."""
         return set(dict(plan.sizes)) == set(dict(self.candidate.sizes)) and self._legal(

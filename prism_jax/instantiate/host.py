@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from prism_jax import progress
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate
 from prism_jax.instantiate.climb import Climb, unrolls
@@ -35,6 +36,9 @@ OWN_FORM = 0.9
 """The user's own form is taken for so many times its time: it rounds as the user's program does,
 and a form that is refused for its rounding has cost a check.
 """
+
+LATE = "no time left"
+"""Words of a failure that says nothing about the plan; what failed otherwise is not tried again."""
 
 Function = Callable[..., Sequence[Any]]
 
@@ -70,8 +74,10 @@ class Contest:
         self.emitter, self.clock, self.trials = emitter, clock, trials
         now = time.monotonic()
         self.until = tuple(now + share * seconds for share in SHARES)
-        self.base = math.inf
+        self.base = self.fastest = math.inf
+        self.wanted = 0
         self.failures: dict[Plan, str] = {}
+        self.broken: set[Plan] = set()
 
     def run(self, candidates: Sequence[Candidate], own: str) -> list[Entry]:
         """The fastest plan of each candidate, fastest first; `own`: digest of the user's form."""
@@ -84,6 +90,7 @@ class Contest:
         for climb, plans in zip(climbs, firsts, strict=True):
             climb.times |= {plan: times[plan] for plan in plans if plan in times}
         self._uphill(climbs)
+        self.trials.rows += [row for climb in climbs for row in climb.rows()]
         entries = [
             self._entry(climb, plans[0]) for climb, plans in zip(climbs, firsts, strict=True)
         ]
@@ -134,6 +141,7 @@ class Contest:
         may be faster or slower now.
         """
         best, seconds = climb.best, climb.seconds
+        plans = [plan for plan in plans if plan not in self.broken]
         if best is None or not plans or time.monotonic() >= self.until[1]:
             return
         times = self._times([best, *plans], self.until[1])
@@ -142,12 +150,15 @@ class Contest:
 
     def _times(self, plans: Sequence[Plan], until: float) -> dict[Plan, float]:
         """Seconds of the plans that run, beside the reference where that is not known yet."""
-        built = self.emitter.functions(plans, until)
         running: list[tuple[Plan | None, Function]] = []
         if self.base == math.inf:
             running.append((None, self.reference))
+        self.wanted += len(running) + len(plans)
+        progress.note(total=self.wanted)
+        built = self.emitter.functions(plans, until)
         for plan, function in zip(plans, built, strict=True):
             if isinstance(function, str):
+                progress.advance()
                 self._fail(plan, function)
             else:
                 running.append((plan, function))
@@ -162,10 +173,15 @@ class Contest:
             else:
                 self.trials.measured += 1
                 found[plan] = measured
+        self.fastest = min((self.fastest, *found.values()))
+        if self.fastest < self.base < math.inf:
+            progress.note(best=f"{self.base / self.fastest:.2f}x faster than XLA, not yet checked")
         return found
 
     def _fail(self, plan: Plan, sentence: str) -> None:
         self.failures[plan] = sentence
+        if LATE not in sentence:
+            self.broken.add(plan)
         self.trials.refuse(sentence)
 
 

@@ -54,10 +54,18 @@ def judge(rows: Iterable[Row]) -> tuple[Quality, ...]:
 
 @dataclass(frozen=True)
 class Summary:
-    """Several kernels: how many, the share whose fastest try was in the top, and the geometric mean
-    of the losses. `str` is one line.
+    """Several rows of kernels. `str` is one line.
+
+    Attributes:
+      rows: with at least one judged kernel.
+      rows_in_top: the share of rows all of whose kernels have their fastest try in the top.
+      kernels: of all rows.
+      in_top: the share of kernels whose fastest try is in the top.
+      loss: the geometric mean of the losses of the kernels.
     """
 
+    rows: int
+    rows_in_top: float
     kernels: int
     in_top: float
     loss: float
@@ -65,16 +73,29 @@ class Summary:
     def __str__(self) -> str:
         return (
             f"ranking: the fastest of what was measured is in the closed form's first {TOP} for"
-            f" {self.in_top:.0%} of {self.kernels} kernels; its first takes {self.loss:.2f}x as"
-            " long (geometric mean)"
+            f" {self.in_top:.0%} of {self.kernels} kernels, and for all kernels of"
+            f" {self.rows_in_top:.0%} of {self.rows} rows; its first takes {self.loss:.2f}x as long"
+            " (geometric mean)"
         )
 
 
-def summarise(qualities: Sequence[Quality | Mapping[str, Any]]) -> Summary | None:
-    """The summary of judgements (or of the dictionaries that records keep); None of none."""
-    places = [q.place if isinstance(q, Quality) else int(q["place"]) for q in qualities]
-    losses = [q.loss if isinstance(q, Quality) else float(q["loss"]) for q in qualities]
-    if not places:
+def summarise(rows: Iterable[Sequence[Quality | Mapping[str, Any]]]) -> Summary | None:
+    """The summary of the judgements of each row (or of the dictionaries that records keep); None
+    of none.
+    """
+    judged = [
+        [q if isinstance(q, Quality) else Quality(**q) for q in qualities]
+        for qualities in rows
+        if qualities
+    ]
+    if not judged:
         return None
-    mean = math.exp(sum(map(math.log, losses)) / len(losses))
-    return Summary(len(places), sum(place <= TOP for place in places) / len(places), mean)
+    kernels = [quality for qualities in judged for quality in qualities]
+    good = [all(quality.place <= TOP for quality in qualities) for qualities in judged]
+    return Summary(
+        rows=len(judged),
+        rows_in_top=sum(good) / len(judged),
+        kernels=len(kernels),
+        in_top=sum(quality.place <= TOP for quality in kernels) / len(kernels),
+        loss=math.exp(sum(math.log(quality.loss) for quality in kernels) / len(kernels)),
+    )

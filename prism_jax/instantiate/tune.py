@@ -131,6 +131,8 @@ class _Study:
     ) -> None:
         self.kernel, self.shared, self.trials = kernel, shared, trials
         self.one = alone(kernel, sgraph)
+        # Kernels of several structures that write the same result have one name.
+        self.name = f"{kernel.name} {self.one.digest[:6]}"
         mine = {s: n for s, n in shared.items() if s in kernel.symbols}
         self.ranking = Ranking(kernel, device, mine)
         self.times: dict[tuple[Sizes, Schedule], float] = {}
@@ -181,7 +183,7 @@ def _measure(
                 study.trials.refuse(measured)
             else:
                 study.trials.measured += 1
-                row = (study.kernel.name, sizes, schedule, guess, measured)
+                row = (study.name, sizes, schedule, guess, measured)
                 study.trials.rows.append(row)
                 study.times[sizes, schedule] = measured
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import jax
 
-from prism_jax import compat
+from prism_jax import background, compat
 from prism_jax import device as devices
 from prism_jax.emit.binary import Binary, fits
 from prism_jax.options import Options, cache_folder
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from prism_jax.measure.pairs import Comparison, Pairs
 
 Function = Callable[..., Sequence[Any]]
+background.queue.at_close.append(compat.end_asides)
+
 REBUILD_SECONDS = 60.0
 OVERTIME, LEAST_OVERTIME = 1.05, 0.05
 """When tuning is not waited for any longer: this many times its budget, plus seconds."""
@@ -124,11 +126,14 @@ def choose(region: Any, found: SearchResult, device: Target, options: Options) -
     choice = instantiate.Choice(program, found, row, options, builder, reference, judge)
     if options.tune == "off":
         return compat.aside(choice.run)
+    background.queue.at_close.append(choice.stop)
     try:
         return compat.aside(choice.run, options.tune_seconds * OVERTIME + LEAST_OVERTIME)
     except TimeoutError:  # XLA's compiler cannot be interrupted: it is left to end alone
-        choice.stop()
         return choice.outcome()
+    finally:
+        choice.stop()
+        background.queue.at_close.remove(choice.stop)
 
 
 def misfit(binary: Binary, device: Target) -> str | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from prism_jax import progress
 from prism_jax.errors import cause_of
 from prism_jax.report.report import CandidateRow, RankingRow, RegionReport
 
@@ -43,6 +44,7 @@ class StageLog:
         Raises:
           StageFailure: the stage raised.
         """
+        progress.note(stage=stage)
         start = time.perf_counter()
         try:
             result = function(*args)

@@ -6,7 +6,9 @@ import errno
 import logging
 import os
 import stat
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,19 +160,34 @@ def test_a_folder_that_is_a_file_or_gone(tmp_path: Path) -> None:
     assert Store(tmp_path / "new").problem() is None
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_write_permission_is_read(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    name, entry = named(1)
-    store.write(name, entry)
-    os.utime(store.path(name), (1.0, 1.0))
-    tmp_path.chmod(0o555)
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """Root may write everywhere, so inside of this a test that is run by root is somebody else."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
     try:
-        assert store.read(name) is not None
-        assert not store.write(*named(2))
-        assert store.problem() is not None
+        yield
     finally:
-        tmp_path.chmod(0o755)
+        os.seteuid(user)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_folder_without_write_permission_is_read() -> None:
+    # Not pytest's folder, which is closed to whom the fixture makes of root.
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        name, entry = named(1)
+        store.write(name, entry)
+        os.utime(store.path(name), (1.0, 1.0))
+        Path(folder).chmod(0o555)
+        try:
+            assert store.read(name) is not None
+            assert not store.write(*named(2))
+            assert store.problem() is not None
+            assert [file.name for file in Path(folder).iterdir()] == [f"{name}.prism"]
+        finally:
+            Path(folder).chmod(0o755)
 
 
 def test_a_file_that_cannot_be_read_is_skipped(

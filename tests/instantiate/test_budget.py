@@ -13,7 +13,7 @@ import pytest
 from prism_jax import device, instantiate
 from prism_jax.explore import Form, search
 from prism_jax.extract import extract
-from prism_jax.instantiate import Choice, Judge, Plan, Schedule, choice, host
+from prism_jax.instantiate import Choice, Judge, Plan, Schedule, choice, host, spent
 from prism_jax.launch import build, rooms
 from prism_jax.measure import pairs as pairs_room
 from prism_jax.options import Options
@@ -40,6 +40,7 @@ class Clock:
         self.now = 100.0
         monkeypatch.setattr(choice, "time", self)
         monkeypatch.setattr(host, "time", self)
+        monkeypatch.setattr(spent, "time", self)
 
     def monotonic(self) -> float:
         return self.now
@@ -179,3 +180,40 @@ def test_the_best_so_far_is_returned_when_a_candidate_does_not_end(
     assert outcome.plan is not None
     assert began[0] == 2
     assert 0.9 < seconds < 1.35  # 1.05 x the budget + 0.05 s, and what a busy machine adds
+
+
+def test_on_a_host_a_candidate_that_does_not_end_costs_only_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """XLA's compiler is stuck in one plan of the contest: the others decide, within the budget."""
+    release, built = threading.Event(), list[Plan]()
+
+    class Builder:
+        def __init__(self, row: Any) -> None:
+            del row
+
+        def functions(self, plans: Any, deadline: float) -> list[Any]:
+            built.extend(plans)
+            return [hangs if plan == built[0] else quick for plan in plans]
+
+    def hangs(x: Any, y: Any) -> tuple[Any]:
+        release.wait(30.0)
+        return (x @ y,)
+
+    def quick(x: Any, y: Any) -> tuple[Any]:
+        return (x[:, :1] @ y[:1],)
+
+    monkeypatch.setattr(build, "Builder", Builder)
+    monkeypatch.setattr(rooms, "_check", lambda *_: (True, 0.5, "", "evidence"))
+    target = rooms.Target("CPU", {}, lambda: HOST)
+    start = time.monotonic()
+    try:
+        outcome = rooms.choose(REGION, ON_HOST, target, Options(tune_seconds=4.0))
+        seconds = time.monotonic() - start
+    finally:
+        release.set()
+    assert built.count(built[0]) == 1, "what did not end is not tried again"
+    assert [n for why, n in outcome.trials.refusals.items() if "did not end" in why] == [1]
+    assert outcome.plan is not None
+    assert outcome.plan != built[0]
+    assert seconds < 4.4

@@ -16,6 +16,7 @@ from prism_jax.extract import lift
 from prism_jax.instantiate import Judge, Outcome, Plan, choose
 from prism_jax.instantiate.climb import APART, UNROLL_UP_TO, Climb
 from prism_jax.instantiate.host import FIRST
+from prism_jax.instantiate.quality import judge
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
@@ -107,6 +108,13 @@ def test_sizes_are_climbed_to(searched: tuple[Program, SearchResult]) -> None:
     assert outcome.gain == pytest.approx(5.0)
     assert len(machine.checked) == 1, "one plan is checked where the first is right"
     assert len(set(machine.measured)) < 40, "a try costs a compilation"
+    # What was measured judges the ranking: one judgement for each structure of several tries.
+    tried = outcome.trials.rows
+    assert {seconds for *_, seconds in tried} <= {valley(plan) for plan in machine.measured}
+    assert min(seconds for *_, seconds in tried) == pytest.approx(0.2)
+    qualities = judge(tried)
+    assert qualities
+    assert len({quality.kernel for quality in qualities}) == len(qualities)
 
 
 def test_a_form_that_is_refused_gives_way_to_the_users_own(

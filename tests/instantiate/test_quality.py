@@ -19,14 +19,15 @@ def test_places_and_losses() -> None:
     a, b = judge(rows)
     assert (a.kernel, a.tried, a.place, a.loss) == ("a", 3, 1, 1.0)
     assert (b.kernel, b.tried, b.place, b.loss) == ("b", 12, 12, 19 / 8)
-    summary = summarise((a, b))
+    summary = summarise([(a, b), (), (a,)])
     assert summary is not None
-    assert summary.kernels == 2
-    assert summary.in_top == 0.5
-    assert math.isclose(summary.loss, math.sqrt(19 / 8))
-    assert "50% of 2 kernels" in str(summary)
-    assert "1.54x" in str(summary)
+    assert (summary.rows, summary.rows_in_top) == (2, 0.5)
+    assert (summary.kernels, summary.in_top) == (3, 2 / 3)
+    assert math.isclose(summary.loss, (19 / 8) ** (1 / 3))
+    assert "67% of 3 kernels, and for all kernels of 50% of 2 rows" in str(summary)
+    assert "1.33x" in str(summary)
     assert summarise(()) is None
+    assert summarise([()]) is None
 
 
 @given(TIMES)
@@ -35,6 +36,6 @@ def test_the_place_is_that_of_the_fastest(times: list[tuple[float, float]]) -> N
     order = [measured for _, measured in sorted(times, key=lambda t: t[0])]
     assert order[quality.place - 1] == min(order)
     assert quality.loss == order[0] / min(order) >= 1.0
-    summary = summarise((quality,))
+    summary = summarise([(quality,)])
     assert summary is not None
     assert summary.in_top == (quality.place <= TOP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -46,6 +47,31 @@ def test_nothing_starts_after_the_deadline() -> None:
         raise AssertionError("traced")
 
     assert host_clock([never], GRAPH, time.monotonic() - 1) == ["not measured: no time left"]
+
+
+@pytest.mark.parametrize("where", ["tracing", "running"])
+def test_one_that_hangs_costs_only_itself(where: str) -> None:
+    release = threading.Event()
+
+    def waits(x: Any) -> Any:
+        release.wait(30.0)
+        return x
+
+    def hangs(x: Any) -> tuple[Any]:
+        if where == "tracing":
+            return (waits(x),)
+        return (jax.pure_callback(waits, jax.ShapeDtypeStruct(x.shape, x.dtype), x),)
+
+    start = time.monotonic()
+    try:
+        first, hung, last = host_clock([slow, hangs, fast], GRAPH, start + 4.0)
+        seconds = time.monotonic() - start
+    finally:
+        release.set()
+    assert isinstance(first, float)
+    assert isinstance(last, float)
+    assert "did not end in" in str(hung)
+    assert seconds < 4.4
 
 
 def test_what_is_hopeless_is_sampled_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,64 @@
+"""Where the time of instantiation goes: compiling, measuring, verifying.
+
+In: the functions that the stages lend. Out: the same functions, whose time is added up by kind.
+XLA's compiler works inside of what measures and verifies; its time counts as compiling.
+
+>>> spent = Spent()
+>>> spent.timed("measure", lambda x: x + 1)(2)
+3
+>>> sorted(spent.seconds)
+['compile', 'measure', 'verify']
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+from prism_jax import compat
+from prism_jax.instantiate.plan import Plan
+from prism_jax.instantiate.tune import Emitter, Function
+
+__all__ = ["Spent"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Spent:
+    """Seconds by kind; one for each choice."""
+
+    def __init__(self) -> None:
+        self.seconds = {"compile": 0.0, "measure": 0.0, "verify": 0.0}
+
+    def timed(self, kind: str, function: Callable[P, T]) -> Callable[P, T]:
+        """The function, with its time added to `seconds[kind]`, less what XLA compiled in it."""
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            start, before = time.perf_counter(), compat.compile_seconds()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                took = time.perf_counter() - start
+                # What several threads compile at once takes no longer than all of it together.
+                compiling = min(took, compat.compile_seconds() - before)
+                self.seconds["compile"] += compiling
+                self.seconds[kind] += took - compiling
+
+        return run
+
+    def emitter(self, emitter: Emitter) -> Emitter:
+        """The emitter, whose work counts as compiling."""
+        return _Timed(self.timed("compile", emitter.functions))
+
+
+@dataclass(frozen=True)
+class _Timed:
+    run: Callable[[Sequence[Plan], float], Sequence[Function | str]]
+
+    def functions(self, plans: Sequence[Plan], deadline: float) -> Sequence[Any]:
+        return self.run(plans, deadline)
