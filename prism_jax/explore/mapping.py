@@ -24,6 +24,7 @@ as `Condition`s, so that what was found at one size is known to be what there is
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -180,6 +181,6 @@ def mappings(
     every = assignments(found, [tuple(found)])
     for mapping in itertools.islice(every, limit):
         yield {axis: _role(split) for axis, split in mapping.items()}
-    rest = sum(1 for _ in itertools.islice(every, 1 << 20))
-    if rest:
+    rest = math.prod(map(len, found.values())) - limit  # nothing limits them: each is one mapping
+    if rest > 0:
         left_out(rest)
