@@ -14,11 +14,13 @@ What touches jax's internals is in one file, long as that is, so that a new jax 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import functools
 import itertools
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, cast
@@ -323,12 +325,29 @@ def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
         except BaseException as error:
             done.set_exception(error)
 
-    # A daemon: an interrupted caller, or the end of the process, does not wait for it.
-    threading.Thread(target=run, name="prism_jax", daemon=True).start()
+    # A daemon: an interrupted caller does not wait for it, and the end of the process only so long.
+    thread = threading.Thread(target=run, name="prism_jax", daemon=True)
+    _alone.add(thread)
+    thread.start()
     wait([done], seconds)
     if not done.done():
         raise TimeoutError
+    thread.join()  # it has nothing left to do
+    _alone.discard(thread)
     return done.result()
+
+
+_alone: set[threading.Thread] = set()
+LAST_SECONDS = 20.0
+"""How long the end of the process waits for threads that went on alone."""
+
+
+@atexit.register
+def _await_the_last() -> None:
+    """A thread that is inside XLA when the interpreter is taken down aborts the whole process."""
+    until = time.monotonic() + LAST_SECONDS
+    for thread in list(_alone):
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def hide_frames(path: str) -> None:
