@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import prism_jax as prism
 from prism_jax import demo, errors
 from prism_jax.bench import (
     accuracy,
@@ -30,6 +31,7 @@ from prism_jax.bench import (
 )
 from prism_jax.bench.workload import Operand, Sample, Workload
 from prism_jax.measure import timing
+from prism_jax.options import current
 from prism_jax.verify import again
 
 ALL_ROWS = [row for suite in suites.NAMES for row in suites.rows(suite)]
@@ -365,6 +367,28 @@ def test_peak_memory_sees_the_quadratic_intermediate() -> None:
     assert linear is not None
     assert 0.9 * 4 * 4096**2 < quadratic < 3 * 4 * 4096**2
     assert linear < 8e6
+
+
+@pytest.mark.skipif(not memory.RESET.exists(), reason="needs Linux's /proc")
+def test_peak_memory_is_that_of_the_kept_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process that measures reads the plans that another one found, and adds none."""
+    met: list[tuple[str, str | None]] = []
+
+    class Jitted:
+        def __init__(self, function: Any) -> None:
+            self.function = function
+
+        def lower(self, *arguments: Any) -> Any:
+            met.append((current().cache, current().cache_dir))
+            return jax.jit(self.function).lower(*arguments)
+
+    monkeypatch.setattr(prism, "jit", Jitted)
+    for plans in ([str(tmp_path)], []):
+        assert memory.main(["mirage", "ntrans b=1", "prism", *plans]) == 0
+        assert int(capsys.readouterr().out) >= 0
+    assert [met[0], met[1][0]] == [("read", str(tmp_path)), "off"]
 
 
 # --- records and tables -------------------------------------------------------------------------

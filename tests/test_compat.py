@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,27 @@ def test_deprecated_names_are_not_used() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     text = Path(compat.__file__).read_text()
     assert re.findall(r"^from (jax\._src[\w.]*)", text, re.M), "the internals are imported by name"
+
+
+def test_the_end_of_a_process_waits_for_a_thread_inside_xla() -> None:
+    """A thread that compiles when the interpreter is taken down would abort the process."""
+    code = """
+import time, jax, jax.numpy as jnp
+from prism_jax import compat
+
+def work():
+    end, n = time.monotonic() + 3, 0
+    while time.monotonic() < end:
+        n += 1
+        jax.block_until_ready(jax.jit(lambda a: jnp.tanh(a @ a + n) @ a)(jnp.ones((200, 200))))
+    print("ended")
+
+try:
+    compat.aside(work, 0.5)
+except TimeoutError:
+    print("late", flush=True)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stdout.split()) == (0, ["late", "ended"]), ended.stderr

@@ -14,9 +14,11 @@ import importlib.metadata
 import os
 import platform as host
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -100,9 +102,17 @@ def run(
     return so_far()
 
 
-@prism.options(cache="off")  # the first call is a cold one, whatever was measured before
 def measure(row: Workload, settings: Settings) -> Record:
-    """One row, measured on jax's default device. Raises whatever the row's own program raises."""
+    """One row, measured on jax's default device. Raises whatever the row's own program raises.
+
+    The first call is a cold one, whatever was measured before; the processes that measure memory
+    run the plans that it found.
+    """
+    with tempfile.TemporaryDirectory() as folder, prism.options(cache="on", cache_dir=folder):
+        return _measured(row, settings, Path(folder))
+
+
+def _measured(row: Workload, settings: Settings, plans: Path) -> Record:
     function, arguments = row.build(settings.seeds[0])
     plain, ours = jax.jit(function), prism.jit(function)
     jit_first = _first(plain, arguments)
@@ -133,7 +143,7 @@ def measure(row: Workload, settings: Settings) -> Record:
         record = dataclasses.replace(
             record,
             jit_peak_bytes=memory.measure(row.suite, row.key, "jit"),
-            prism_peak_bytes=memory.measure(row.suite, row.key, "prism"),
+            prism_peak_bytes=memory.measure(row.suite, row.key, "prism", plans),
         )
     if platform() == "gpu":
         record = dataclasses.replace(

@@ -12,6 +12,11 @@ reason for each restriction in one place:
 * an axis that is reduced over inside a loop step is held where a tile of it fits, else it is an
   inner loop.
 
+A role is a mapping of the axis to parallel dimensions (Prism's m(axis, p)): "grid" to one of the
+grid, "loop" to one of the loop, "held" to none. `assignments` enumerates mappings, of a kernel's
+axes here and of single tensor dimensions where the paper's mapping space is counted; mappings that
+differ by a permutation of the grid's dimensions are one.
+
 Which roles an axis may play depends on its size only through a few comparisons; they are recorded
 as `Condition`s, so that what was found at one size is known to be what there is at another.
 """
@@ -19,8 +24,10 @@ as `Condition`s, so that what was found at one size is known to be what there is
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from prism_jax.ir.nodes import Axis, Reduce, Store
 from prism_jax.ir.program import walk
@@ -28,6 +35,77 @@ from prism_jax.ir.program import walk
 HELD_AT_MOST = 256
 ROW_AT_MOST = 16384
 LOOP_AT_LEAST = 32
+
+
+@dataclass(frozen=True)
+class Split:
+    """What splits a dimension: a dimension of the grid (its number) or none, and perhaps a loop."""
+
+    grid: int | None = None
+    loop: bool = False
+
+
+Key = TypeVar("Key", bound=Hashable)
+SPLITS: Mapping[str, tuple[bool, bool]] = {
+    "held": (False, False),
+    "loop": (False, True),
+    "grid": (True, False),
+    "grid and loop": (True, True),
+}
+
+
+def assignments(
+    allowed: Mapping[Key, Sequence[str]],
+    tensors: Sequence[Sequence[Key]] = (),
+    grid: int | None = None,
+    loops: int | None = None,
+    canonical: bool = True,
+) -> Iterator[dict[Key, Split]]:
+    """Every mapping of dimensions to parallel dimensions, in the order of `allowed`.
+
+    A key of `allowed` is a class of dimensions that are split alike (an axis). Of the dimensions of
+    one tensor, none are split by the same dimension of the grid, and at most `loops` by loops.
+    `grid` and `loops` of None: as many as there are keys. `canonical`: one of the mappings that
+    differ only by a permutation of the grid's dimensions, which are numbered as they are first
+    used.
+    """
+    keys = list(allowed)
+    beside: dict[Key, list[Key]] = {key: [] for key in keys}
+    place = {key: n for n, key in enumerate(keys)}
+    for dims in tensors:
+        for key in dims:
+            beside[key] += [k for k in dims if place[k] < place[key]]
+    most = len(keys) if grid is None else grid
+    held_apart = {key: list(dict.fromkeys(others)) for key, others in beside.items()}
+    tuples = [tuple(dims) for dims in tensors]
+    found: dict[Key, Split] = {}
+
+    def fits(key: Key, split: Split) -> bool:
+        if split.grid is not None and any(found[k].grid == split.grid for k in held_apart[key]):
+            return False
+        if not split.loop or loops is None:
+            return True
+        looped = (sum(found[k].loop for k in dims if k in found) for dims in tuples if key in dims)
+        return all(count < loops for count in looped)
+
+    def extend(n: int, used: int) -> Iterator[dict[Key, Split]]:
+        if n == len(keys):
+            yield dict(found)
+            return
+        key = keys[n]
+        for role in allowed[key]:
+            gridded, looped = SPLITS[role]
+            numbers: Iterable[int | None] = (None,)
+            if gridded:
+                numbers = range(min(used + 1, most) if canonical else most)
+            for number in numbers:
+                split = Split(number, looped)
+                if fits(key, split):
+                    found[key] = split
+                    yield from extend(n + 1, used + (number == used and number is not None))
+                    del found[key]
+
+    yield from extend(0, 0)
 
 
 @dataclass(frozen=True, order=True)
@@ -86,6 +164,10 @@ def _roles(
     return ("loop", "held") if at_most(HELD_AT_MOST) else ("loop",)
 
 
+def _role(split: Split) -> str:
+    return "grid" if split.grid is not None else "loop" if split.loop else "held"
+
+
 def mappings(
     stores: tuple[Store, ...],
     limit: int = 32,
@@ -96,10 +178,9 @@ def mappings(
     beyond it.
     """
     found = role_choices(stores, conditions)
-    axes = list(found)
-    every = itertools.product(*(found[a] for a in axes))
-    for roles in itertools.islice(every, limit):
-        yield dict(zip(axes, roles, strict=True))
-    rest = sum(1 for _ in itertools.islice(every, 1 << 20))
-    if rest:
+    every = assignments(found, [tuple(found)])
+    for mapping in itertools.islice(every, limit):
+        yield {axis: _role(split) for axis, split in mapping.items()}
+    rest = math.prod(map(len, found.values())) - limit  # nothing limits them: each is one mapping
+    if rest > 0:
         left_out(rest)
