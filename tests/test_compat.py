@@ -183,6 +183,7 @@ def test_the_end_of_a_process_waits_for_a_thread_inside_xla() -> None:
     """A thread that compiles when the interpreter is taken down would abort the process."""
     code = """
 import time, jax, jax.numpy as jnp
+from prism_jax.launch import rooms  # who compiles aside
 from prism_jax import compat
 
 def work():

@@ -195,7 +195,7 @@ def means(run: Run) -> str:
     times = [
         (r.jit.chain_us or 0.0, r.prism.chain_us or 0.0)
         for r in run.records
-        if r.keeps_contract is not False and r.jit and r.prism
+        if not r.broken and r.jit and r.prism
     ]
     ratios = [plain / ours for plain, ours in times if plain > 0.0 and ours > 0.0]
     text = f"{geometric_mean(run):.2f}x"
