@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 
 from prism_jax.device import Device
 from prism_jax.explore.closed import Sizes
-from prism_jax.explore.grouping import kept_dtype
+from prism_jax.explore.grouping import kept_dtype, wide
 from prism_jax.explore.pruning import DEFAULT
 from prism_jax.explore.result import SearchResult
 from prism_jax.explore.search import Form, Instance, Search
@@ -176,8 +176,11 @@ class Family:
         for old, new in zip(_precisions(self.program), _precisions(program), strict=True):
             if (old is None) != (new is None):
                 return None
-            if old is not None and new is not None and changed.setdefault(old, new) != new:
-                return None
+            if old is None or new is None:
+                continue
+            for a, b in ((old, new), (wide(old), wide(new))):
+                if changed.setdefault(a, b) != b:
+                    return None
         declared = {t.name: t for t in (*program.inputs, *(s.tensor for s in program.outputs))}
         dtypes = {
             name: kept_dtype(reduction, program.compute, changed)

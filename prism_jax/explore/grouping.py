@@ -8,7 +8,7 @@ whose grids match are grouped, so that one kernel may write them all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prism_jax.ir.nodes import REAL, Axis, Load, Node, Precision, Reduce, Store, Tensor, at
 from prism_jax.ir.program import Program, walk
@@ -60,6 +60,36 @@ def reductions(program: Program, names: Names) -> tuple[Node, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def wide(precision: Precision) -> Precision:
+    """The precision of what no equation of the user's makes: nothing rounds its result."""
+    return replace(precision, result=precision.accumulate)
+
+
+def widened(form: Program, own: frozenset[Node], names: Names) -> Program:
+    """The form with the results of reductions that are not the user's own left in the accumulator's
+    dtype. A sum of exponentials that is not divided yet, or a product that is not scaled yet, has a
+    range of its own: in float16 it would overflow where the program does not.
+
+    Args:
+      form: a program that equals the user's.
+      own: the canonical reductions of the user's program.
+      names: of the search.
+    """
+    memo: dict[Node, Node] = {}
+
+    def visit(node: Node) -> Node:
+        if node not in memo:
+            made = rebuild(node, visit)
+            if isinstance(made, Reduce) and made.precision and names.canonical(node)[0] not in own:
+                asked = wide(made.precision)
+                made = Reduce(made.monoid, made.axes, made.body, asked, made.index_sort)
+            memo[node] = made
+        return memo[node]
+
+    outputs = tuple(Store(s.tensor, s.index, visit(s.value)) for s in form.outputs)
+    return form if outputs == form.outputs else replace(form, outputs=outputs)
+
+
 def targets(program: Program, materialised: frozenset[Node], names: Names) -> tuple[Target, ...]:
     """The stores of a partition in execution order; `materialised` holds canonical reductions."""
     tensors: dict[Node, Tensor] = {}
@@ -95,8 +125,8 @@ def targets(program: Program, materialised: frozenset[Node], names: Names) -> tu
 def kept_dtype(
     node: Reduce, compute: str, changed: Mapping[Precision, Precision] | None = None
 ) -> str:
-    """What a materialised reduction is kept in: what the user's own equation rounds it to;
-    `changed` says what precisions have become.
+    """What a materialised reduction is kept in: what its equation rounds it to, where precisions
+    have become those that `changed` says.
     """
     if node.sort != REAL:
         return node.sort

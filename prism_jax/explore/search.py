@@ -13,12 +13,12 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import least_launch
 from prism_jax.explore.closed import OWN, Sizes
-from prism_jax.explore.grouping import Names, groups, reductions, targets
+from prism_jax.explore.grouping import Names, groups, reductions, targets, widened
 from prism_jax.explore.library import Costed, library_cost, traffic
 from prism_jax.explore.partition import Costs, Counts, Deadline, Group, Structures
 from prism_jax.explore.plans import Found, ranked
@@ -89,6 +89,8 @@ class Search:
         self.program, self.pruning, self.saturated = program, pruning, saturated
         self.names = Names(program.compute)
         self.structures = Structures(program.compute, pruning)
+        own = frozenset(reductions(program, self.names))
+        forms = [replace(f, program=widened(f.program, own, self.names)) for f in forms]
         self.forms = [_Partitions(form, reductions(form.program, self.names)) for form in forms]
         self.hint: tuple[int, frozenset[Node]] | None = None
         """Where the last best plan was found: a form, and what it materialises."""
