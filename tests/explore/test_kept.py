@@ -49,7 +49,7 @@ def test_what_is_not_the_users_value_does_not_overflow(name: str) -> None:
         assert np.isfinite(np.asarray(output)).all(), "the program itself overflows"
     [found] = prism.search(fun, *arrays.values(), device="H100")
     handed = 0
-    for graph in found.sgraphs:
+    for graph in found.sgraphs[:: 1 if len(found.sgraphs) < 24 else 6]:
         handed += sum(s.tensor not in graph.outputs for node in graph.nodes for s in node.stores)
         sizes = {str(symbol): 64 for symbol in graph.symbols}
         outputs = lax_blocks.emit(graph, sizes).call(*(arrays[t.name] for t in graph.inputs))
