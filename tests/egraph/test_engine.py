@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -68,12 +69,27 @@ def test_saturation_of_sums_has_the_known_size(leaves: int) -> None:
     assert len(graph.classes) == 2**leaves - 1
 
 
-def test_nine_leaves_in_seconds() -> None:
-    graph = sums(9)
-    record = saturate(graph, commutative(), WIDE)
-    assert graph.node_count == 18_669
-    # 14,000 to 20,000 e-nodes per second were measured; a tenth of the target means a naive engine
-    assert graph.node_count / record.seconds > 1_200
+def enodes_per_second(runs: int) -> float:
+    """The best of some saturations of nine leaves, in processor time."""
+    best = 0.0
+    for _ in range(runs):
+        graph = sums(9)
+        start = time.process_time()
+        record = saturate(graph, commutative(), WIDE)
+        seconds = time.process_time() - start
+        assert record.stop is StopReason.SATURATED
+        assert graph.node_count == 18_669
+        best = max(best, graph.node_count / seconds)
+    return best
+
+
+def test_nine_leaves_faster_than_a_naive_engine() -> None:
+    assert enodes_per_second(2) > 6_000  # what a naive engine makes
+
+
+@pytest.mark.long
+def test_nine_leaves_at_full_speed() -> None:
+    assert enodes_per_second(5) >= 12_000
 
 
 def test_matching_is_incremental() -> None:
