@@ -11,7 +11,7 @@ import time
 import pytest
 
 from prism_jax.egraph.core import EGraph
-from prism_jax.egraph.draw import to_dot, to_svg
+from prism_jax.egraph.draw import chain, chain_to_dot, chain_to_svg, to_dot, to_svg
 from prism_jax.egraph.explain import explain
 from prism_jax.egraph.plain import Rewrite, add_term, parse, rewrite
 from prism_jax.egraph.run import Limits, Saturation, StopReason, saturate
@@ -220,6 +220,22 @@ def test_explanations_replay_and_are_short() -> None:
     assert found.replay()
     assert found.rules == ("commute", "commute")
     assert "commute: ?a = " in str(found)
+
+
+def test_pictures_of_explanations_show_every_step() -> None:
+    graph = EGraph()
+    left = add_term(graph, "(+ (+ a b) c)")
+    right = add_term(graph, "(+ c (+ b a))")
+    saturate(graph, commutative(), WIDE)
+    found = explain(graph, left, right)
+    assert chain(found) == [
+        "+(+(a, b), c)",
+        "commute: ?a = a, ?b = b",
+        "commute: ?a = +(a, b), ?b = c",
+        "+(c, +(b, a))",
+    ]
+    assert chain_to_svg(found).count("<rect") == chain_to_svg(found).count("<text") == 4
+    assert chain_to_dot(found).count("->") == 3
 
 
 def test_only_equal_terms_have_an_explanation() -> None:
