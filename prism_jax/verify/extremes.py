@@ -59,7 +59,8 @@ def extreme(op: str, a: Poly, b: Poly, sort: str = "") -> Poly:
 
 
 def _atom(op: str, sort: str, polys: list[Poly]) -> Atom:
-    return Atom("fn", (op, sort, tuple(sorted(polys, key=lambda p: p.key))))
+    ordered = sorted(polys, key=lambda p: p.key)
+    return Atom("fn", (op, sort, tuple(ordered)))
 
 
 def _factor(polys: list[Poly]) -> tuple[Mono, Fraction]:

@@ -7,6 +7,7 @@ is wrong. Such elements show here: the same program, evaluated again with noise 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -34,7 +35,11 @@ def sensitivity(program: Program, inputs: dict[str, Array]) -> list[Array]:
 
 
 def assert_same(
-    program: Program, given: dict[str, Array], want: list[Array], found: list[Array], note: object
+    program: Program,
+    given: dict[str, Array],
+    want: Sequence[Array],
+    found: Sequence[Array],
+    note: object,
 ) -> None:
     """The outputs found are those of the program, as far as the program itself decides them."""
     moved: list[Array] = []

@@ -160,7 +160,7 @@ def loses(pair: Pair, graph: SGraph, sizes: Mapping[str, int]) -> float:
     return worst
 
 
-def _moved(run: Callable[[int], list[Any]], want: list[Any]) -> list[np.ndarray]:
+def _moved(run: Callable[[int], Sequence[Any]], want: Sequence[Any]) -> list[np.ndarray]:
     """Per output and row: the largest change in `RUNS` runs."""
     found = [np.zeros_like(_rows(w)) for w in want]
     for seed in range(RUNS):

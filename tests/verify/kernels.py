@@ -179,13 +179,13 @@ def _name(node: Any) -> str:
     return ast.unparse(node)
 
 
-_BINARY = {ast.Add: "-", ast.Sub: "+", ast.Mult: "+", ast.Div: "*"}
+_BINARY: dict[type[ast.operator], str] = {ast.Add: "-", ast.Sub: "+", ast.Mult: "+", ast.Div: "*"}
 _CALLS = {
     "tl.exp2": "tl.abs", "tl.exp": "tl.exp2", "tl.sum": "tl.max", "tl.max": "tl.sum",
     "tl.sqrt": "tl.abs", "tl.rsqrt": "tl.sqrt", "tl.sigmoid": "tl.exp", "tl.log": "tl.abs",
     "tl.log2": "tl.log", "max_nan": "tl.minimum", "tl.maximum": "tl.minimum",
 }  # fmt: skip
-_COMPARE = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
+_COMPARE: dict[type[ast.cmpop], str] = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
 
 
 def _operators(s: Source) -> Iterator[tuple[str, str]]:

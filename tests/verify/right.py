@@ -139,7 +139,7 @@ SCHEDULES = (
 )
 """Not `exp2=True`: with inputs of 32 bits it rounds large arguments once more, and may be refused.
 """
-_MIRROR = {ast.Lt: ">", ast.LtE: ">=", ast.Gt: "<", ast.GtE: "<="}
+_MIRROR: dict[type[ast.cmpop], str] = {ast.Lt: ">", ast.LtE: ">=", ast.Gt: "<", ast.GtE: "<="}
 
 
 def _otherwise(source: Source) -> Iterator[tuple[str, str]]:

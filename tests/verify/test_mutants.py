@@ -3,7 +3,7 @@
 Wrong are changes of one place of a term of a right sGraph (`mutants`), or of the source of an
 emitted kernel (`kernels`), which only the contract sees; right ones are in `right`. The quick tests
 take a few of each. The folder `mutation` holds the rates of at least 500 wrong and 500 right ones;
-made anew by `pytest -m long tests/verify/test_mutants.py`.
+made anew by `pytest -m long tests/verify/test_mutants.py` (half an hour of processor time).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from tests.verify.right import Variant, right_kernels, right_variants
 
 REPORTS = Path(__file__).with_name("mutation")
 SEEDS = range(3)
+Rates = dict[str, dict[str, int]]
+"""By class of mutants: how many there are, and how many each layer refuses."""
 
 
 @dataclass
@@ -172,7 +174,14 @@ def test_right_variants_are_accepted():
     assert not [reason for v in found.variants[::2] for reason in refusals(v)]
 
 
-LAYERS = ("proof", "proof, as illegal", "field", "contract", "refused without a device", "refused")
+LAYERS: tuple[str, ...] = (
+    "proof",
+    "proof, as illegal",
+    "field",
+    "contract",
+    "refused without a device",
+    "refused",
+)
 
 
 def _count(row: dict[str, int], mutant: Mutant) -> None:
@@ -192,7 +201,7 @@ def _count(row: dict[str, int], mutant: Mutant) -> None:
     assert not evidence.accepted or not kept, str(mutant)
 
 
-def _totals(rows: dict[str, dict[str, int]]) -> dict[str, int]:
+def _totals(rows: Rates) -> dict[str, int]:
     names = next(iter(rows.values()))
     return {name: sum(row[name] for row in rows.values()) for name in names}
 
@@ -212,7 +221,7 @@ def _aside(chosen: Chosen) -> dict[str, Any]:
 @pytest.mark.long
 def test_mutation_of_sgraphs():
     """Writes `mutation/sgraphs.json`: of 630 wrong sGraphs, what each layer refuses."""
-    rows = {kind: dict.fromkeys(("wrong", *LAYERS), 0) for kind in CLASSES}
+    rows: Rates = {kind: dict.fromkeys(("wrong", *LAYERS), 0) for kind in CLASSES}
     chosen = spread(MUTANTS, 90, is_wrong)
     for mutant in chosen.wrong:
         _count(rows[mutant.kind], mutant)
@@ -224,7 +233,7 @@ def test_mutation_of_sgraphs():
 @pytest.mark.long
 def test_mutation_of_kernels():
     """Writes `mutation/kernels.json`: changed sources of emitted kernels, interpreted."""
-    rows = {kind: dict.fromkeys(("wrong", "refused"), 0) for kind in CLASSES}
+    rows: Rates = {kind: dict.fromkeys(("wrong", "refused"), 0) for kind in CLASSES}
     chosen = spread(list(kernel_mutants(KERNELS)), 45, kernel_is_wrong)
     survivors: list[str] = []
     for mutant in chosen.wrong:
