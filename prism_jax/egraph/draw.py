@@ -1,7 +1,8 @@
-"""Pictures of an e-graph: Graphviz text, and an SVG that needs no tool.
+"""Pictures of an e-graph and of an explanation: Graphviz text, and an SVG that needs no tool.
 
-In: an e-graph and roots. Out: text. Classes are boxes, in layers (a class stands below everything
-that uses it), nodes are lines of text in them; deterministic, so pictures can be compared.
+In: an e-graph and roots, or an explanation. Out: text. Classes are boxes, in layers (a class stands
+below everything that uses it), nodes are lines of text in them; of an explanation, both terms are
+boxes and the rules between them arrows. Deterministic, so pictures can be compared.
 
 >>> from prism_jax.egraph.plain import add_term
 >>> g = EGraph()
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 from html import escape
 
 from prism_jax.egraph.core import EGraph
+from prism_jax.egraph.explain import Explanation, term_text
 
 LINE, MARGIN, GAP, CHARACTER = 14, 8, 28, 6.6
 
@@ -99,4 +101,54 @@ def to_svg(graph: EGraph, roots: Iterable[int]) -> str:
             base = top + MARGIN + (number + 0.8) * LINE
             weight = ' font-weight="bold"' if number == 0 else ""
             parts.append(f'<text x="{x + MARGIN:.1f}" y="{base:.1f}"{weight}>{escape(text)}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def chain(explanation: Explanation) -> list[str]:
+    """The two terms with the steps between them: what the pictures of an explanation show."""
+
+    def term(identifier: int) -> str:
+        return term_text(explanation.graph, identifier)
+
+    steps = [f"{rule.name}: {rule.describe(match, term)}" for rule, match in explanation.steps]
+    return [term(explanation.left), *(steps or ["normal form"]), term(explanation.right)]
+
+
+def chain_to_dot(explanation: Explanation) -> str:
+    """Graphviz text of an explanation: terms are boxes, steps are rounded."""
+    texts = [text.replace('"', '\\"') for text in chain(explanation)]
+    ends = (0, len(texts) - 1)
+    lines = ["digraph explanation {"]
+    for n, text in enumerate(texts):
+        style = "shape=box" if n in ends else "shape=box, style=rounded"
+        lines.append(f'  s{n} [{style}, label="{text}"];')
+    lines += [f"  s{n} -> s{n + 1};" for n in range(len(texts) - 1)]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def chain_to_svg(explanation: Explanation) -> str:
+    """A drawing of an explanation, from its first term down to its last."""
+    texts = chain(explanation)
+    width = max(map(len, texts)) * CHARACTER + 2 * MARGIN + 2 * GAP
+    tall = LINE + 2 * MARGIN
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" '
+        f'height="{len(texts) * (tall + GAP) + GAP}" font-family="monospace" font-size="11">'
+    ]
+    for n, text in enumerate(texts):
+        top = GAP + n * (tall + GAP)
+        wide = len(text) * CHARACTER + 2 * MARGIN
+        left = (width - wide) / 2
+        if n:
+            parts.append(
+                f'<line x1="{width / 2:.1f}" y1="{top - GAP}" x2="{width / 2:.1f}" y2="{top}" '
+                'stroke="#557"/>'
+            )
+        round_ = 0 if n in (0, len(texts) - 1) else 8
+        parts.append(
+            f'<rect x="{left:.1f}" y="{top}" width="{wide:.1f}" height="{tall}" rx="{round_}" '
+            'fill="#f6f6ff" stroke="#557"/>'
+        )
+        base = top + MARGIN + 0.8 * LINE
+        parts.append(f'<text x="{left + MARGIN:.1f}" y="{base:.1f}">{escape(text)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"

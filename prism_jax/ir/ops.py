@@ -178,15 +178,17 @@ def _integer_pow(parameter: Parameter, x: Any) -> Any:
 
 
 def _shift(left: bool, logical: bool) -> Callable[..., Any]:
+    """As XLA: an arithmetic shift copies the highest bit, of unsigned numbers too."""
+
     def apply(a: Any, b: Any) -> Any:
         a = np.asarray(a)
         bits = a.dtype.itemsize * 8
-        unsigned = a.view(f"uint{bits}") if logical or left else a
+        seen = a.view(f"uint{bits}" if logical or left else f"int{bits}")
         inside = (b >= 0) & (np.asarray(b).astype(np.int64) < bits)
-        count = np.where(inside, b, 0).astype(unsigned.dtype)
-        moved = (np.left_shift if left else np.right_shift)(unsigned, count).astype(a.dtype)
-        beyond = 0 if left or logical else np.where(a < 0, -1, 0)
-        return np.where(inside, moved, beyond).astype(a.dtype)
+        count = np.where(inside, b, 0).astype(seen.dtype)
+        moved = (np.left_shift if left else np.right_shift)(seen, count)
+        beyond = 0 if left or logical else np.where(seen < 0, -1, 0)
+        return np.where(inside, moved, beyond).astype(seen.dtype).view(a.dtype)
 
     return apply
 

@@ -304,6 +304,8 @@ def _shift_left(sort: str, parameter: Parameter, a: Range, b: Range) -> Range:
 
 
 def _shift_right(sort: str, parameter: Parameter, a: Range, b: Range) -> Range:
+    if sort.startswith("u") and a.high > np.iinfo(sort).max // 2:
+        return full(sort)  # the highest bit is copied
     return Range(min(a.low, 0.0), max(a.high, 0.0)) if a.low >= 0 or b.low >= 0 else full(sort)
 
 

@@ -93,7 +93,7 @@ def _compare(
         return
     program, inputs = found
     draw = _Given("the arguments", 1.0, 0, inputs)
-    whole = tuple(sample.Sample(o.shape, max(1, *o.shape[-1:])) for o in r)
+    whole = tuple(sample.Sample(o.shape, max((1, *o.shape[-1:]))) for o in r)
     session = contract._Session(program, lambda *_: r, lambda *_: c, accuracy, whole)
     result = session.run(draw)
     if not result.passed:

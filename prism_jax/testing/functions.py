@@ -61,6 +61,14 @@ class JaxFunction:
 
     __repr__ = __str__
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What Hypothesis and notebooks show."""
+        del cycle
+        for number, line in enumerate(str(self).split("\n")):
+            if number:
+                printer.break_()
+            printer.text(line)
+
     def inputs(self) -> st.SearchStrategy[tuple[Any, ...]]:
         """Arrays to call it with."""
         return st.tuples(*(arrays(shape, dtype) for shape, dtype in self.arguments))

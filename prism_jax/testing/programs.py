@@ -59,7 +59,7 @@ def _makers(sort: str) -> tuple[tuple[str, str], ...]:
     return (*found, *(("monoid", n) for n in monoids for _ in range(3)))
 
 
-_MAKERS = {sort: _makers(sort) for sort in set(_SORTS)}
+_MAKERS = {sort: _makers(sort) for sort in dict.fromkeys(_SORTS)}
 
 
 @st.composite
@@ -71,21 +71,25 @@ def programs(
     largest: int = 4,
     depth: int = 4,
     outputs: int = 2,
+    dtypes: tuple[str, ...] = DTYPES,
+    root: str | None = None,
 ) -> Program:
     """Random well-formed programs.
 
     Args:
         draw: given by Hypothesis.
         tame: keep every operator in its domain (no logarithm of a negative number, no overflow of
-        an exponential), so that
-            float64 values are nearly always finite.
+            an exponential), so that float64 values are nearly always finite.
         operators: only these rows of the operator and monoid tables; None for all of them.
         largest: the largest size of an axis.
         depth: the greatest number of operators on a path.
         outputs: the greatest number of outputs.
+        dtypes: of real inputs, outputs and casts.
+        root: the row of either table that makes the first output; None for any.
     """
-    grower = _Grower(draw, tame, operators, largest)
-    stores = tuple(grower.store(n, depth) for n in range(draw(st.integers(1, outputs))))
+    grower = _Grower(draw, tame, operators, largest, dtypes)
+    count = draw(st.integers(1, outputs))
+    stores = tuple(grower.store(n, depth, root if n == 0 else None) for n in range(count))
     compute = "float64" if any(t.dtype == "float64" for t in grower.tensors) else "float32"
     program = Program("p", tuple(grower.tensors), stores, compute)
     if currently_in_test_context():
@@ -95,9 +99,15 @@ def programs(
 
 class _Grower:
     def __init__(
-        self, draw: Callable[..., Any], tame: bool, operators: tuple[str, ...] | None, largest: int
+        self,
+        draw: Callable[..., Any],
+        tame: bool,
+        operators: tuple[str, ...] | None,
+        largest: int,
+        dtypes: tuple[str, ...],
     ) -> None:
-        self.draw, self.tame, self.operators = draw, tame, operators
+        self.draw, self.tame, self.operators, self.dtypes = draw, tame, operators, dtypes
+        self.precisions = [p for p in _PRECISIONS if p.operand in dtypes]
         self.axes = [Axis(name, draw(st.integers(1, largest))) for name in "ijkl"]
         self.tensors: list[Tensor] = []
         self.made: dict[str, list[Node]] = {}
@@ -107,9 +117,16 @@ class _Grower:
 
     # ---- outputs ----
 
-    def store(self, number: int, depth: int) -> Store:
-        sort = self.pick(*_SORTS)
-        value = self.grow(sort, self.draw(st.integers(0, depth)))
+    def store(self, number: int, depth: int, root: str | None) -> Store:
+        if root is None:
+            sort = self.pick(*_SORTS)
+            value = self.grow(sort, self.draw(st.integers(0, depth)))
+        else:
+            sort, table = self.pick(
+                *((s, table) for s in _MAKERS for table, name in _MAKERS[s] if name == root)
+            )
+            make = self.reduce if table == "monoid" else self.apply
+            value = make(root, sort, self.draw(st.integers(1, max(1, depth))))
         axes = list(self.draw(st.permutations(value.axes_free)))
         index: list[Index] = [at(a) for a in axes]
         shape = [_number(a) for a in axes]
@@ -121,7 +138,7 @@ class _Grower:
             index[0] = affine([(axes[0], -1)], shape[0] - 1)
         elif change == "unit":
             index, shape = [at(0), *index], [1, *shape]
-        dtype = self.pick(*DTYPES) if sort == REAL else sort
+        dtype = self.pick(*self.dtypes) if sort == REAL else sort
         return Store(Tensor(f"out{number}", tuple(shape), dtype), tuple(index), value)
 
     # ---- values ----
@@ -164,7 +181,7 @@ class _Grower:
         if op == "integer_pow":
             return self.pick(2, 3, 0, 1, *((-1, -2) if sort == REAL and not self.tame else ()))
         if op == "cast":
-            return self.pick(*DTYPES) if sort == REAL else sort
+            return self.pick(*self.dtypes) if sort == REAL else sort
         return self.pick((8, 7), (5, 10)) if op == "reduce_precision" else None
 
     def in_domain(self, op: str, args: tuple[Node, ...]) -> tuple[Node, ...]:
@@ -197,7 +214,7 @@ class _Grower:
         chosen = tuple(self.draw(st.permutations(axes)))[:some]
         precision = None
         if monoid == "sum" and isinstance(body, Pointwise) and body.op == "mul" and sort == REAL:
-            precision = self.pick(None, *_PRECISIONS)
+            precision = self.pick(None, *self.precisions)
         return Reduce(monoid, chosen, body, precision, sort if index else None)
 
     # ---- leaves ----
@@ -231,7 +248,7 @@ class _Grower:
             index.append(one)
             shape.append(size)
             guards += guard
-        dtype = self.pick(*DTYPES) if sort == REAL else sort
+        dtype = self.pick(*self.dtypes) if sort == REAL else sort
         tensor = Tensor(f"x{len(self.tensors)}", tuple(shape), dtype)
         self.tensors.append(tensor)
         return Load(tensor, tuple(index), tuple(guards), _zero(sort) if guards else None)

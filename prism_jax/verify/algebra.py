@@ -8,6 +8,7 @@ mostly have one normal form; `key` is a digest of it, so comparing is comparing 
 The axioms that live here (others are in `binders` and `normal`):
 
     a b = b a, (a b) c = a (b c), a (b + c) = a b + a c      ring
+    |a|^2 = a^2                                              absolute values
     a^x a^y = a^(x+y), (a b)^x = a^x b^x, (a^x)^y = a^(xy)   powers; fractional ones of nonnegatives
                                                              (`signs`: sqrt(x)^2 is not x otherwise)
     exp(a + b) = exp(a) exp(b), exp(c a) = exp(a)^c          exponentials
@@ -128,6 +129,7 @@ def product(*monos: Mono, guarded: bool = True) -> Poly:
                 roots.add(atom)
     open_: list[tuple[Atom, Fraction]] = []
     kept: list[tuple[Atom, Fraction]] = []
+    even: list[tuple[Atom, Fraction]] = []  # |a|^2 = a^2
     coefficient = Fraction(1)
     for atom, e in powers.items():
         if guarded and atom in roots and e.denominator == 1:
@@ -140,6 +142,8 @@ def product(*monos: Mono, guarded: bool = True) -> Poly:
             coefficient *= Fraction(_int(atom.fields[0])) ** int(e)
         elif atom.kind == "group" and e > 0 and e.denominator == 1 and e <= _MOST_POWER:
             open_.append((atom, e))
+        elif atom.kind == "abs" and e and e % 2 == 0:
+            even.append((atom, e))
         elif e:
             kept.append((atom, e))
     mono = Mono(tuple(sorted(kept, key=lambda f: f[0].key)))
@@ -149,6 +153,10 @@ def product(*monos: Mono, guarded: bool = True) -> Poly:
         assert isinstance(inside, Poly)
         for _ in range(int(e)):
             result = _times(result, inside)
+    for atom, e in even:
+        inside = atom.fields[0]
+        assert isinstance(inside, Poly)
+        result = _times(result, power(inside, e))
     return result
 
 

@@ -7,6 +7,8 @@ Axioms, for every size of every axis:
     sum_s [k in part s] = 1                                           partition of an axis
     max_k (c + a) = c + max_k a,  max_k (c a) = c max_k a   [c >= 0]  monotone maps; min alike
     max_s max_{k in part s} a = max_k a
+    max_k exp(a) = exp(max_k a),  max_k max(a, b) = max(max_k a, max_k b)
+    prod_k (a b) = prod_k a prod_k b,  prod_k exp(a) = exp(sum_k a)
 
 A sum over several axes is kept as a product of sums over axes that no factor connects. Bound axes
 are named by nesting depth and by how they occur, so that renamed terms are one term. Sums, extremes
@@ -270,7 +272,24 @@ def reduce_over(monoid: str, axes: Sequence[Axis], body: Poly, *more: Field) -> 
     if nested is not None and nested.kind == "reduce" and nested.fields[0] == monoid:
         inside, fresh = opened(nested)
         return reduce_over(monoid, (*axes, *fresh), inside, *more)
+    if monoid == "prod" and not more and len(body.terms) == 1:
+        return _product(axes, body)
     return of(_reduce_atom(monoid, axes, body, more))
+
+
+def _product(axes: tuple[Axis, ...], body: Poly) -> Poly:
+    """prod_k (a b) = prod_k a prod_k b, prod_k exp(a) = exp(sum_k a)."""
+    from prism_jax.verify.functions import exponential
+
+    [(mono, c)] = body.terms
+    parts = [of(_reduce_atom("prod", axes, number(c), ()))] if c != 1 else []
+    for atom, e in mono.factors:
+        if atom.kind == "exp":
+            inside = Poly(((_mono(atom.fields[0]), e),))
+            parts.append(exponential(sum_over(axes, inside)))
+        else:
+            parts.append(of(_reduce_atom("prod", axes, of(atom, e), ())))
+    return times(*parts)
 
 
 def _integer_extreme(
@@ -304,6 +323,9 @@ def _extreme(monoid: str, axes: tuple[Axis, ...], body: Poly) -> Poly:
     if atom is not None and atom.kind == "reduce" and atom.fields[0] == monoid:
         inside, fresh = opened(atom)
         return plus(outside, scale(_extreme(monoid, (*axes, *fresh), inside), lead))
+    known = _monotone(monoid, axes, inner)
+    if known is not None:
+        return plus(outside, scale(known, lead))
     whole, fewer = _whole(inner, axes)
     if fewer != axes:
         return plus(outside, scale(_extreme(monoid, fewer, whole), lead))
@@ -314,6 +336,28 @@ def _extreme(monoid: str, axes: tuple[Axis, ...], body: Poly) -> Poly:
         return plus(outside, scale(of(_reduce_atom(monoid, used, inner, ())), lead))
     made, sign = _signed_atom(monoid, used, inner, ())
     return plus(outside, scale(of(made), sign * lead))
+
+
+def _monotone(monoid: str, axes: tuple[Axis, ...], body: Poly) -> Poly | None:
+    """max_k exp(a) = exp(max_k a); max_k max(a, b) = max(max_k a, max_k b)."""
+    from prism_jax.verify.extremes import extreme, flattened
+    from prism_jax.verify.functions import exponential
+
+    if len(body.terms) != 1 or len(body.terms[0][0].factors) != 1:
+        return None
+    [(mono, c)] = body.terms
+    [(atom, e)] = mono.factors
+    opposite = {"max": "min", "min": "max"}[monoid]
+    if atom.kind == "exp" and abs(c) == 1:
+        inside = Poly(((_mono(atom.fields[0]), e),))
+        return scale(exponential(_extreme(monoid if c > 0 else opposite, axes, inside)), c)
+    first, *rest = flattened(monoid, body)
+    if not rest:
+        return None
+    result = _extreme(monoid, axes, first)
+    for poly in rest:
+        result = extreme(monoid, result, _extreme(monoid, axes, poly))
+    return result
 
 
 def _common(poly: Poly, bound: set[Axis], positive: bool = False) -> Mono:

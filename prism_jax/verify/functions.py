@@ -4,6 +4,9 @@ Each maker takes polynomials and gives a polynomial; `MAKERS` rebuilds atoms aft
 Axioms, beside those of `algebra`:
 
     exp(where(c, a, -inf)) = [c] exp(a)            extended reals
+    exp([c] a) = [c] (exp(a) - 1) + 1              a finite
+    log(a b) = log(a) + log(b), log(1 / b) = -log(b)                a > 0
+    (a b)^x = a^x b^x for a, b >= 0; a^x = exp(x log a) for a > 0
     where(c, a, b) = [c] a + (1 - [c]) b           a, b finite
     f(-x) = -f(x) for odd f, f(-x) = f(x) for even f
     a <= b = not (b < a) for integers; a < b = (a - b < 0) for finite reals
@@ -37,7 +40,15 @@ from prism_jax.verify.algebra import (
     scale,
     times,
 )
-from prism_jax.verify.signs import atom_nonnegative, infinities, may_be_infinite, may_vanish
+from prism_jax.verify.extremes import direction, extreme, flattened
+from prism_jax.verify.signs import (
+    atom_nonnegative,
+    infinities,
+    may_be_infinite,
+    may_vanish,
+    nonnegative,
+    strictly_positive,
+)
 from prism_jax.verify.terms import (
     INFINITY,
     UNIT,
@@ -47,7 +58,6 @@ from prism_jax.verify.terms import (
     Mono,
     Poly,
     Unproven,
-    collect,
     constant,
     number,
     of,
@@ -55,7 +65,7 @@ from prism_jax.verify.terms import (
     sole_atom,
 )
 
-ODD = ("sin", "tan", "tanh", "erf", "cbrt", "sign")
+ODD = ("sin", "tan", "erf", "cbrt", "sign")
 EVEN = ("cos",)
 _LN2 = Atom("log 2", ("",))
 
@@ -75,16 +85,10 @@ def nan() -> Poly:
     return of(Atom("infinity", ("nan",)))
 
 
-def _direction(poly: Poly) -> int:
-    """The sign of an infinity, 0 for NaN."""
-    [(mono, c)] = poly.terms
-    return 0 if mono.factors[0][0].fields[0] == "nan" else 1 if c > 0 else -1
-
-
 def exponential(poly: Poly) -> Poly:
     """exp(poly), as a product of powers of exponentials of monomials."""
     if is_infinite(poly):
-        return ZERO if _direction(poly) < 0 else poly
+        return ZERO if direction(poly) < 0 else poly
     parts: list[Poly] = []
     for mono, c in poly.terms:
         atom = mono.factors[0][0] if len(mono.factors) == 1 and mono.factors[0][1] == 1 else None
@@ -97,9 +101,28 @@ def exponential(poly: Poly) -> Poly:
             parts.append(power(_poly(atom.fields[0]), c))
         elif may_be_infinite(mono):
             raise Unproven("an exponential of a value that a mask makes infinite")
+        elif chosen := [a for a, _ in mono.factors if a.kind == "indicator"]:
+            inside = Mono(tuple(f for f in mono.factors if f[0] is not chosen[0]))
+            there = minus(exponential(Poly(((inside, c),))), UNIT)
+            parts.append(plus(times(of(chosen[0]), there), UNIT))
         else:
             parts.append(of(Atom("exp", (mono,)), c))
     return times(*parts)
+
+
+def raised(base: Poly, exponent: Poly) -> Poly:
+    """base ** exponent for an exponent that is no number: a power of every nonnegative factor of
+    one product; of what is surely positive, exp(exponent log(base)).
+    """
+    term = single(base)
+    if infinities(base) or infinities(exponent) or not nonnegative(base):
+        return function("pow", "None", base, exponent)
+    if term is not None and len(term[0].factors) + (term[1] != 1) > 1:
+        parts = [number(term[1]), *(of(a, e) for a, e in term[0].factors)]
+        return times(*(raised(p, exponent) for p in parts if constant(p) != 1))
+    if strictly_positive(base):
+        return exponential(times(exponent, logarithm(base)))
+    return function("pow", "None", base, exponent)
 
 
 def _sign(atom: Atom) -> int:
@@ -119,18 +142,23 @@ def logarithm(poly: Poly) -> Poly:
         return infinity(-1)
     if is_infinite(poly):
         return poly
+    c, common, rest = content(poly, True)
+    if not single(poly) and strictly_positive(rest) and (common.factors or c < 0):
+        return plus(of(Atom("log", (rest,))), logarithm(Poly(((common, c),))))
     c, common, rest = content(poly, False)
-    term = single(rest)
+    term, sign = single(rest), 1
     outside = common
     if term is not None:  # one product: split off what is positive
         inside = [(a, e) for a, e in term[0].factors if not _positive(a, e)]
         outside = Mono((*common.factors, *((a, e) for a, e in term[0].factors if _positive(a, e))))
         rest = Poly(((Mono(tuple(inside)), term[1]),))
+        if inside and inside[0][1] < 0:  # log(1 / x) = -log(x), whatever the sign of x
+            sign, rest = -1, Poly(((Mono(tuple((a, -e) for a, e in inside)), 1 / term[1]),))
     parts = [_log_of(a, e) for a, e in outside.factors]
     if c != 1:
         parts.append(of(Atom("log", (number(c),))))
     if constant(rest) != 1:
-        parts.append(of(Atom("log", (rest,))))
+        parts.append(scale(of(Atom("log", (rest,))), sign))
     return plus(*parts) if parts else ZERO
 
 
@@ -193,9 +221,9 @@ def choose(condition: Poly, a: Poly, b: Poly) -> Poly:
     if is_infinite(a) and is_infinite(b):
         raise Unproven("a choice between infinities")
     if is_infinite(b):
-        return masked(condition, a, _direction(b))
+        return masked(condition, a, direction(b))
     if is_infinite(a):
-        return masked(negation(condition), b, _direction(a))
+        return masked(negation(condition), b, direction(a))
     if infinities(a) or infinities(b):  # [c] a + (1 - [c]) b would have 0 times an infinity
         return of(Atom("fn", ("choose", "", (condition, a, b))))
     return plus(times(indicator(condition), minus(a, b)), b)
@@ -283,38 +311,9 @@ def wrapped(poly: Poly, sort: str) -> Poly:
     return function("wrap", sort, poly)
 
 
-def extreme(op: str, a: Poly, b: Poly, sort: str = "") -> Poly:
-    """max(a, b) or min(a, b): flattened, sorted, common terms of reals taken out.
-
-    `sort` is that of integers, empty for reals.
-    """
-    worst = -1 if op == "max" else 1
-    for one, other in ((a, b), (b, a)):
-        if is_infinite(one) and _direction(one):
-            return other if _direction(one) == worst else one
-    args = {p.key: p for x in (a, b) for p in _flat(op, x)}
-    if len(args) == 1:
-        return a
-    polys = [args[k] for k in sorted(args)]
-    shared = set(polys[0].terms).intersection(*(p.terms for p in polys[1:]))
-    common = collect(t for t in shared if not sort and not may_be_infinite(t[0]))
-    rest = [collect(t for t in p.terms if t not in common.terms) for p in polys]
-    inner = tuple(sorted(rest, key=lambda p: p.key))
-    return plus(common, of(Atom("fn", (op, sort, inner))))
-
-
-def _flat(op: str, poly: Poly) -> list[Poly]:
-    atom = sole_atom(poly)
-    if atom is not None and atom.kind == "fn" and atom.fields[0] == op:
-        args = atom.fields[2]
-        assert isinstance(args, tuple)
-        return [_poly(a) for a in args]
-    return [poly]
-
-
 def connective(op: str, *args: Poly) -> Poly:
     """and, or, xor of booleans."""
-    flat = {p.key: p for a in args for p in _flat(op, a)} if op != "xor" else {}
+    flat = {p.key: p for a in args for p in flattened(op, a)} if op != "xor" else {}
     polys = [flat[k] for k in sorted(flat)] or sorted(args, key=lambda p: p.key)
     if op in ("and", "or"):
         absorbing, neutral = (

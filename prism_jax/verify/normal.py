@@ -2,7 +2,8 @@
 
 In: a node, and what the tensors and accumulators it reads are equal to. Out: a `Poly`. Operators
 are expressed by few: a - b = a + (-1) b, a / b = a b^-1, rsqrt x = x^(-1/2),
-logistic x = (1 + exp(-x))^-1, exp2 x = exp(x log 2), log1p x = log(1 + x), expm1 x = exp x - 1.
+logistic x = (1 + exp(-x))^-1,
+tanh x = 2 logistic(2 x) - 1, exp2 x = exp(x log 2), log1p x = log(1 + x), expm1 x = exp x - 1.
 What has no algebra here is an opaque function of its arguments.
 
 >>> from prism_jax.ir.nodes import Const, Pointwise, Tensor
@@ -37,12 +38,12 @@ from prism_jax.ir.program import walk
 from prism_jax.verify.algebra import absolute, minus, plus, power, scale, times
 from prism_jax.verify.binders import reduction, rename, substitute
 from prism_jax.verify.constants import Spelled
+from prism_jax.verify.extremes import extreme
 from prism_jax.verify.functions import (
     choose,
     compare,
     connective,
     exponential,
-    extreme,
     function,
     in_range,
     indicator,
@@ -51,6 +52,7 @@ from prism_jax.verify.functions import (
     logarithm,
     nan,
     negation,
+    raised,
     wrapped,
 )
 from prism_jax.verify.modular import log2_multiple, rational
@@ -291,8 +293,9 @@ def _real(node: Pointwise, args: list[Poly]) -> Poly:
             return power(x, Fraction(1, 2))
         case "rsqrt":
             return power(x, Fraction(-1, 2))
-        case "pow" if (exponent := constant(args[1])) is not None:
-            return power(x, exponent)
+        case "pow":
+            exponent = constant(args[1])
+            return power(x, exponent) if exponent is not None else raised(x, args[1])
         case "exp":
             return exponential(x)
         case "exp2":
@@ -304,8 +307,14 @@ def _real(node: Pointwise, args: list[Poly]) -> Poly:
         case "log1p":
             return logarithm(plus(UNIT, x))
         case "logistic":
-            return power(plus(UNIT, exponential(scale(x, -1))), Fraction(-1))
+            return _logistic(x)
+        case "tanh":
+            return minus(scale(_logistic(scale(x, 2)), 2), UNIT)
         case "abs":
             return absolute(x)
         case _:
             return function(node.op, repr(node.parameter), *args)
+
+
+def _logistic(x: Poly) -> Poly:
+    return power(plus(UNIT, exponential(scale(x, -1))), Fraction(-1))

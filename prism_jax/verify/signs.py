@@ -40,6 +40,13 @@ def nonnegative(poly: Poly) -> bool:
     return all(c > 0 and factors_nonnegative(m) for m, c in poly.terms)
 
 
+def strictly_positive(poly: Poly) -> bool:
+    """Whether the value is > 0 for real inputs, as far as the form shows."""
+    sure = ("exp", "prime")
+    certain = (all(a.kind in sure for a, _ in m.factors) for m, _ in poly.terms)
+    return nonnegative(poly) and any(certain)
+
+
 def factors_nonnegative(mono: Mono) -> bool:
     """Whether every factor is >= 0 for real inputs."""
     return all(atom_nonnegative(a) or e % 2 == 0 or e.denominator % 2 == 0 for a, e in mono.factors)

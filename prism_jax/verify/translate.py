@@ -8,13 +8,13 @@ reduce_loop (+)_{k in part} f; a store is combine over every grid axis that its 
 that a block does not vary with is replicate. The axioms, for all sizes (ragged tiles contribute
 nothing) and for every monoid (+):
 
-    reduce-partition     reduce_p (+)_{k in part_p} f(k) = (+)_k f(k)        [f does not depend on
-    p] reduce-split         the same over one share s of the steps: (+)_k [k in share s] f(k)
-    combine-partition    combine_p t(part_p) = t               [the store's index has p's axis]
-    cascade-initial      the empty (+) is the identity; dropping a dead value drops neutral summands
-    cascade-step         rescale (.) f(k, old) = f(k, new), (.) distributes over (+) cascade-final
-    acc = (+)_k f(k, final) inline               a tensor that one kernel hands to another is its
-    definition
+    reduce-partition   reduce_p (+)_{k in part_p} f(k) = (+)_k f(k)   [f does not depend on p]
+    reduce-split       the same over one share s of the steps: (+)_k [k in share s] f(k)
+    combine-partition  combine_p t(part_p) = t               [the store's index has p's axis]
+    cascade-initial    the empty (+) is the identity; dropping a dead value drops neutral summands
+    cascade-step       rescale (.) f(k, old) = f(k, new), and (.) distributes over (+)
+    cascade-final      acc = (+)_k f(k, final)
+    inline             a tensor that one kernel hands to another is its definition
 
 There is no axiom replicate_p t = t: a grid axis that a store's index lacks makes blocks race, so a
 sum that is split over the grid without a combining step cannot be stored. There is none for a

@@ -7,6 +7,7 @@ is wrong. Such elements show here: the same program, evaluated again with noise 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,3 +32,24 @@ def sensitivity(program: Program, inputs: dict[str, Array]) -> list[Array]:
                 step = np.abs(np.asarray(a, float) - np.asarray(b, float))
             np.maximum(total, np.where(np.isfinite(step), step, np.inf), out=total)
     return moved
+
+
+def assert_same(
+    program: Program,
+    given: dict[str, Array],
+    want: Sequence[Array],
+    found: Sequence[Array],
+    note: object,
+) -> None:
+    """The outputs found are those of the program, as far as the program itself decides them."""
+    moved: list[Array] = []
+    for n, (a, b) in enumerate(zip(found, want, strict=True)):
+        a, b = np.asarray(a, float), np.asarray(b, float)
+        np.testing.assert_array_equal(np.isfinite(a), np.isfinite(b), str(note))
+        finite = np.isfinite(b)
+        scale = 1 + np.max(np.abs(b[finite]), initial=0)
+        error = np.abs(a[finite] - b[finite])
+        if (error > 1e-9 * scale).any():
+            moved = moved or sensitivity(program, given)
+            allowed = 100 * moved[n][finite] + 1e-9 * scale
+            assert (error <= allowed).all(), note

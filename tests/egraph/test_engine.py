@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
 from prism_jax.egraph.core import EGraph
-from prism_jax.egraph.draw import to_dot, to_svg
+from prism_jax.egraph.draw import chain, chain_to_dot, chain_to_svg, to_dot, to_svg
 from prism_jax.egraph.explain import explain
 from prism_jax.egraph.plain import Rewrite, add_term, parse, rewrite
 from prism_jax.egraph.run import Limits, Saturation, StopReason, saturate
@@ -68,12 +69,27 @@ def test_saturation_of_sums_has_the_known_size(leaves: int) -> None:
     assert len(graph.classes) == 2**leaves - 1
 
 
-def test_nine_leaves_in_seconds() -> None:
-    graph = sums(9)
-    record = saturate(graph, commutative(), WIDE)
-    assert graph.node_count == 18_669
-    # 14,000 to 20,000 e-nodes per second were measured; a tenth of the target means a naive engine
-    assert graph.node_count / record.seconds > 1_200
+def enodes_per_second(runs: int) -> float:
+    """The best of some saturations of nine leaves, in processor time."""
+    best = 0.0
+    for _ in range(runs):
+        graph = sums(9)
+        start = time.process_time()
+        record = saturate(graph, commutative(), WIDE)
+        seconds = time.process_time() - start
+        assert record.stop is StopReason.SATURATED
+        assert graph.node_count == 18_669
+        best = max(best, graph.node_count / seconds)
+    return best
+
+
+def test_nine_leaves_faster_than_a_naive_engine() -> None:
+    assert enodes_per_second(2) > 6_000  # what a naive engine makes
+
+
+@pytest.mark.long
+def test_nine_leaves_at_full_speed() -> None:
+    assert enodes_per_second(5) >= 12_000
 
 
 def test_matching_is_incremental() -> None:
@@ -204,6 +220,22 @@ def test_explanations_replay_and_are_short() -> None:
     assert found.replay()
     assert found.rules == ("commute", "commute")
     assert "commute: ?a = " in str(found)
+
+
+def test_pictures_of_explanations_show_every_step() -> None:
+    graph = EGraph()
+    left = add_term(graph, "(+ (+ a b) c)")
+    right = add_term(graph, "(+ c (+ b a))")
+    saturate(graph, commutative(), WIDE)
+    found = explain(graph, left, right)
+    assert chain(found) == [
+        "+(+(a, b), c)",
+        "commute: ?a = a, ?b = b",
+        "commute: ?a = +(a, b), ?b = c",
+        "+(c, +(b, a))",
+    ]
+    assert chain_to_svg(found).count("<rect") == chain_to_svg(found).count("<text") == 4
+    assert chain_to_dot(found).count("->") == 3
 
 
 def test_only_equal_terms_have_an_explanation() -> None:

@@ -113,6 +113,17 @@ def test_narrow_and_unsigned_integers(op: str, dtype: str) -> None:
     close(op, oracle, array)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint16", "uint32", "int64"])
+@pytest.mark.parametrize("op", ["shift_left", "shift_right_arithmetic", "shift_right_logical"])
+def test_shifts_of_the_highest_bit_and_by_more_than_the_width(op: str, dtype: str) -> None:
+    with jax.enable_x64(True):
+        values = np.array([3, -1, -1, -1, 100, -3]).astype(dtype)
+        arrays = [values, np.array([1, 0, 1, 70, 99, 7], dtype)]
+        oracle, triton, array = run(op, arrays)
+    close(op, oracle, triton)
+    close(op, oracle, array)
+
+
 @pytest.mark.parametrize("op", ["and", "or", "xor", "not", "eq"])
 def test_booleans(op: str) -> None:
     arrays = [BITS, BITS[::-1].copy()][: OPS[op].arity]

@@ -21,6 +21,7 @@ from prism_jax.explore.result import SearchResult
 from prism_jax.extract import lift
 from prism_jax.ir.check import check_sgraph
 from prism_jax.ir.evaluate import evaluate, evaluate_sgraph
+from prism_jax.ir.nodes import Axis, Const, Load, Pointwise, Reduce, Store, Tensor, at
 from prism_jax.ir.program import Program
 from tests.explore import functions
 
@@ -149,6 +150,26 @@ def test_constants_that_hold_a_size_are_part_of_the_family() -> None:
     assert skeleton(one) != skeleton(other)
     assert skeleton(one) == skeleton(norm(9))
     assert skeleton(one) != skeleton(norm(8, jnp.float32))
+
+
+@pytest.mark.parametrize("scale", [None, 3.0])
+def test_a_size_that_a_rewrite_made_a_number_is_not_reused(scale: float | None) -> None:
+    """Found by a random program: sum_i c is 3 c at one size only; also where 3 is mentioned."""
+
+    def repeated(n: int) -> Program:
+        i, j = Axis("i", n), Axis("j", n + 1)
+        row = Load(Tensor("x", (n + 1,), "float32"), (at(j),))
+        body = row if scale is None else Pointwise("mul", (row, Const(scale)))
+        y = Tensor("y", (n + 1,), "float32")
+        return Program("p", (row.tensor,), (Store(y, (at(j),), Reduce("sum", (i,), body)),))
+
+    for n in (3, 5, 1):
+        program = repeated(n)
+        inputs = {"x": np.arange(n + 1.0)}
+        for candidate in found(program).candidates:
+            sizes = dict.fromkeys(candidate.sgraph.symbols, 2)
+            got = evaluate_sgraph(candidate.sgraph, sizes, inputs)
+            np.testing.assert_allclose(got[0], evaluate(program, inputs)[0])
 
 
 def test_found_structures_compute_the_program_at_other_sizes() -> None:

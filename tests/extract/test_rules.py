@@ -88,7 +88,10 @@ EXAMPLES: dict[str, list[Example]] = {
     "xor": [(lambda i: i ^ 6, (INTEGERS,)), (lambda b, x: b ^ (x > 0), (BITS, X))],
     "not": [(lambda i: ~i, (INTEGERS,)), (lambda b: ~b, (BITS,))],
     "shift_left": [(lambda i, c: lax.shift_left(i, c), (INTEGERS, COUNTS))],
-    "shift_right_arithmetic": [(lax.shift_right_arithmetic, (INTEGERS, COUNTS))],
+    "shift_right_arithmetic": [
+        (lax.shift_right_arithmetic, (INTEGERS, COUNTS)),
+        (lambda n, c: lax.shift_right_arithmetic(~n, c.astype("uint8")), (NATURALS, COUNTS)),
+    ],
     "shift_right_logical": [(lax.shift_right_logical, (INTEGERS, COUNTS))],
     "square": [(jnp.square, (X,)), (jnp.square, (INTEGERS,))],
     "one_minus_square": [(jax.grad(lambda x: jnp.tanh(x).sum()), (X,))],

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
+import prism_jax as prism
 from prism_jax.extract import NotLiftable, lift
 from prism_jax.ir.check import check_program
 from prism_jax.testing import JaxFunction, arrays, assert_equivalent, jax_functions
@@ -22,6 +23,12 @@ X = NUMBERS.normal(size=(6, 16)).astype(np.float32)
 def softmax(x):
     e = jnp.exp(x - jnp.max(x, -1, keepdims=True))
     return e / jnp.sum(e, -1, keepdims=True)
+
+
+def test_outputs_may_be_scalars():
+    assert_equivalent(lambda x: x.sum(), lambda x: x.sum(0).sum(), X)
+    with pytest.raises(AssertionError, match="output 0 differs"):
+        assert_equivalent(lambda x: x.sum(), lambda x: x.sum() * 1.01, X)
 
 
 @given(arrays((3, 8)))
@@ -120,3 +127,37 @@ def test_functions_are_values():
     assert hash(one) == hash(two)
     with pytest.raises(TypeError):
         one(jnp.zeros(2), 3)
+
+
+def test_a_wrong_rewrite_is_shown_on_a_minimal_program():
+    """A compiler that takes tanh for sin: the test of it is three lines, what it finds is small."""
+
+    def compiled(f: JaxFunction) -> JaxFunction:
+        return JaxFunction(f.source.replace("jnp.tanh", "jnp.sin"), f.arguments)
+
+    phases = (Phase.generate, Phase.shrink)
+
+    @settings(max_examples=1000, derandomize=True, database=None, deadline=None, phases=phases)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        f = data.draw(jax_functions())
+        assert_equivalent(f, compiled(f), *data.draw(f.inputs()))
+
+    with pytest.raises(AssertionError, match="output 0 differs") as caught:
+        check()
+    shown = "\n".join(caught.value.__notes__)
+    source = shown[shown.index("Draw 1: ") : shown.index("Draw 2: ")].removeprefix("Draw 1: ")
+    lines = [line.strip() for line in source.strip().split("\n")]
+    assert lines[0] == "def f(x):  # x: float32[1]", shown
+    assert any("jnp.tanh" in line for line in lines), shown
+    assert len(lines) <= 4, shown
+    program = str(caught.value).split("\n", 1)[1]
+    assert program.count("tanh") == 1
+    assert len(program.strip().split("\n")) <= 8, program
+
+
+def test_a_function_under_prism_jit_is_tested_in_three_lines():
+    fast = prism.jit(softmax)
+    assert_equivalent(softmax, fast, arrays((4, 8)), max_examples=10)
+    with pytest.raises(AssertionError, match="output 0 differs"):
+        assert_equivalent(softmax, lambda x: fast(x) * 1.001, X[:4, :8])

@@ -25,10 +25,11 @@ from prism_jax.ir.evaluate import evaluate
 from prism_jax.ir.ops import numpy_dtype
 from prism_jax.ir.sgraph import Kernel
 from tests.verify import pairs as p
-from tests.verify.mutants import inputs
+from tests.verify.exhaustive import inputs
 from tests.verify.pairs import Pair
 
 OFF = 1e-4
+PLAIN = Schedule()
 Array = Any
 
 
@@ -43,6 +44,9 @@ def kernel_pairs() -> list[Pair]:
         p.matmul(5, 9, 6),
         p.matmul(4, 4, 4),
         p.lora(),
+        p.lora(4, 4, 4, 4),
+        p.rmsnorm_linear(4, 4, 4),
+        p.layernorm(),
         p.gatedmlp(4, 4, 4),
         p.rmsnorm_linear(),
         p.attention(True),
@@ -62,38 +66,47 @@ def kernel_pairs() -> list[Pair]:
 
 @dataclass(frozen=True)
 class KernelMutant:
-    """A changed source of kernel `node` of the pair's sGraph."""
+    """A changed source of kernel `node` of the pair's sGraph under a schedule."""
 
     pair: Pair
     kind: str
     change: str
     node: int
     text: str
+    schedule: Schedule = PLAIN
 
     def __str__(self) -> str:
         return f"{self.kind}: kernel {self.pair.name}: {self.change}"
 
 
 @cache
-def _emitted(pair_sgraph: Any, sizes: tuple[tuple[str, int], ...]) -> tuple[Any, ...]:
+def _emitted(
+    pair_sgraph: Any, sizes: tuple[tuple[str, int], ...], schedule: Schedule
+) -> tuple[Any, ...]:
     graph = concrete(pair_sgraph, dict(sizes))
     return tuple(
-        emit_kernel(n, graph.compute, Schedule())
+        emit_kernel(n, graph.compute, schedule)
         if isinstance(n, Kernel)
         else emit_jnp.emit_call(n, graph.compute)
         for n in graph.nodes
     )
 
 
-def emitted(pair: Pair) -> tuple[Any, ...]:
+def emitted(pair: Pair, schedule: Schedule = PLAIN) -> tuple[Any, ...]:
     """What runs for each node of the sGraph: an emitted kernel or a function."""
-    return _emitted(pair.sgraph, tuple(sorted(pair.sizes.items())))
+    return _emitted(pair.sgraph, tuple(sorted(pair.sizes.items())), schedule)
 
 
-def run(pair: Pair, given: dict[str, Array], node: int = -1, text: str = "") -> list[Array]:
+def run(
+    pair: Pair,
+    given: dict[str, Array],
+    node: int = -1,
+    text: str = "",
+    schedule: Schedule = PLAIN,
+) -> list[Array]:
     """The outputs by Triton's interpreter, with one kernel's source replaced."""
     tensors = dict(given)
-    for n, one in enumerate(emitted(pair)):
+    for n, one in enumerate(emitted(pair, schedule)):
         if hasattr(one, "source") and hasattr(one, "grid"):
             source = replace(one.source, text=text) if n == node else one.source
             types = [(tuple(map(int, t.shape)), numpy_dtype(t.dtype)) for t in one.results]
@@ -112,7 +125,7 @@ def is_wrong(mutant: KernelMutant) -> bool | None:
                 t.name: inputs(mutant.pair, seed)[t.name].astype(numpy_dtype(t.dtype))
                 for t in mutant.pair.program.inputs
             }
-            found = run(mutant.pair, given, mutant.node, mutant.text)
+            found = run(mutant.pair, given, mutant.node, mutant.text, mutant.schedule)
             for a, b in zip(evaluate(mutant.pair.program, given), found, strict=True):
                 a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
                 if not (np.isfinite(a) == np.isfinite(b)).all():
@@ -128,7 +141,7 @@ def is_wrong(mutant: KernelMutant) -> bool | None:
 # ---- changing one place of the text
 
 
-class _Source:
+class Source:
     """The text of one kernel, its function's tree, and which parts of it are addresses."""
 
     def __init__(self, text: str, name: str) -> None:
@@ -166,16 +179,16 @@ def _name(node: Any) -> str:
     return ast.unparse(node)
 
 
-_BINARY = {ast.Add: "-", ast.Sub: "+", ast.Mult: "+", ast.Div: "*"}
+_BINARY: dict[type[ast.operator], str] = {ast.Add: "-", ast.Sub: "+", ast.Mult: "+", ast.Div: "*"}
 _CALLS = {
     "tl.exp2": "tl.abs", "tl.exp": "tl.exp2", "tl.sum": "tl.max", "tl.max": "tl.sum",
     "tl.sqrt": "tl.abs", "tl.rsqrt": "tl.sqrt", "tl.sigmoid": "tl.exp", "tl.log": "tl.abs",
     "tl.log2": "tl.log", "max_nan": "tl.minimum", "tl.maximum": "tl.minimum",
 }  # fmt: skip
-_COMPARE = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
+_COMPARE: dict[type[ast.cmpop], str] = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
 
 
-def _operators(s: _Source) -> Iterator[tuple[str, str]]:
+def _operators(s: Source) -> Iterator[tuple[str, str]]:
     for n in s.nodes():
         if isinstance(n, ast.BinOp) and n not in s.addresses and type(n.op) in _BINARY:
             other = _BINARY[type(n.op)]
@@ -186,7 +199,7 @@ def _operators(s: _Source) -> Iterator[tuple[str, str]]:
             yield f"{_name(n.func)} -> {other}", s.edit(n.func, other)
 
 
-def _axes(s: _Source) -> Iterator[tuple[str, str]]:
+def _axes(s: Source) -> Iterator[tuple[str, str]]:
     for n in s.nodes():
         if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Add) and n in s.addresses:
             for a, b, flip in ((n.left, n.right, False), (n.right, n.left, True)):
@@ -207,7 +220,7 @@ def _axes(s: _Source) -> Iterator[tuple[str, str]]:
                 yield f"axis of {s.of(n)}", s.edit(axis, str(1 - axis.value))
 
 
-def _scales(s: _Source) -> Iterator[tuple[str, str]]:
+def _scales(s: Source) -> Iterator[tuple[str, str]]:
     for n in s.nodes():
         if isinstance(n, ast.Constant) and isinstance(n.value, float):
             for value in (2 * n.value, -n.value):
@@ -220,7 +233,7 @@ def _scales(s: _Source) -> Iterator[tuple[str, str]]:
                 yield f"{s.of(n)} without its first factor", s.edit(n, s.of(n.right))
 
 
-def _masks(s: _Source) -> Iterator[tuple[str, str]]:
+def _masks(s: Source) -> Iterator[tuple[str, str]]:
     for n in s.nodes():
         if not isinstance(n, ast.Compare) or type(n.ops[0]) not in _COMPARE:
             continue
@@ -232,7 +245,7 @@ def _masks(s: _Source) -> Iterator[tuple[str, str]]:
             yield f"{s.of(n)} off by {shift}", s.edit(n, f"({left} {sign} {right} + {shift})")
 
 
-def _rescalings(s: _Source) -> Iterator[tuple[str, str]]:
+def _rescalings(s: Source) -> Iterator[tuple[str, str]]:
     for loop in s.loops:
         for statement in ast.walk(loop):
             if not isinstance(statement, ast.Assign):
@@ -258,7 +271,7 @@ def _rescalings(s: _Source) -> Iterator[tuple[str, str]]:
                 yield f"{target} is always 1", s.edit(value, f"{s.of(value)} * 0 + 1.0")
 
 
-def _neutrals(s: _Source) -> Iterator[tuple[str, str]]:
+def _neutrals(s: Source) -> Iterator[tuple[str, str]]:
     for n in s.nodes():
         if not isinstance(n, ast.Call):
             continue
@@ -283,7 +296,7 @@ def _neutrals(s: _Source) -> Iterator[tuple[str, str]]:
                         yield f"{s.of(n)}: {value} for {old}", s.edit(n.args[side], value)
 
 
-def _stale(s: _Source) -> Iterator[tuple[str, str]]:
+def _stale(s: Source) -> Iterator[tuple[str, str]]:
     for loop in s.loops:
         if not (isinstance(loop.iter, ast.Call) and isinstance(loop.target, ast.Name)):
             continue
@@ -326,7 +339,7 @@ def kernel_mutants(pairs: list[Pair]) -> Iterator[KernelMutant]:
             for node, one in enumerate(emitted(pair)):
                 if not (hasattr(one, "source") and hasattr(one, "grid")):
                     continue
-                source = _Source(one.source.text, one.source.name)
+                source = Source(one.source.text, one.source.name)
                 seen.add(one.source.text)
                 for change, text in make(source):
                     if text not in seen:

@@ -104,7 +104,41 @@ INFINITE = [  # what a mask makes infinite has no algebra
            red("max", mul(LOW, op("abs", R)), K), mul(op("abs", R), red("max", LOW, K)), (I,)),
     Attack("NaN times zero", add(W, mul(0.0, op("where", SEEN, X, float("nan")))), W),
 ]  # fmt: skip
-ALL = INTEGERS + DOMAINS + INFINITE
+BENT = [  # laws of functions and extremes without the condition that they have
+    Attack("a factor of any sign out of the larger of two", op("max", mul(X, R), mul(W, R)),
+           mul(R, op("max", X, W))),
+    Attack("a negative factor out of the larger of two", op("max", mul(-2.0, X), mul(-2.0, W)),
+           mul(-2.0, op("max", X, W))),
+    Attack("minus through the smaller of two", op("min", X, W),
+           op("neg", op("min", op("neg", X), op("neg", W)))),
+    Attack("the root of the larger factor", op("max", X, mul(W, op("abs", R))),
+           mul(op("abs", R), op("max", X, W))),
+    Attack("a maximum through a falling exponential", red("max", exp(op("neg", X)), K),
+           exp(op("neg", red("max", X, K))), (I,)),
+    Attack("minus through the exponential of a maximum", red("max", op("neg", exp(X)), K),
+           op("neg", exp(red("max", X, K))), (I,)),
+    Attack("a maximum of the smaller ones", red("max", op("min", X, W), K),
+           op("min", red("max", X, K), red("max", W, K)), (I,)),
+    Attack("a product of sums", red("prod", add(X, W), K),
+           add(red("prod", X, K), red("prod", W, K)), (I,)),
+    Attack("a product of exponentials", red("prod", exp(X), K), exp(red("prod", X, K)), (I,)),
+    Attack("a power of a sum", op("pow", add(op("abs", X), op("abs", W)), R),
+           add(op("pow", op("abs", X), R), op("pow", op("abs", W), R))),
+    Attack("powers of negative factors", op("pow", mul(X, W), R),
+           mul(op("pow", X, R), op("pow", W, R))),
+    Attack("a power of a power of any sign", op("pow", square(X), R),
+           square(op("pow", X, R))),
+    Attack("an exponential of a chosen value", exp(op("where", SEEN, X, 0.0)),
+           op("where", SEEN, exp(X), 0.0)),
+    Attack("the log of a factor that may be zero", op("log", mul(op("abs", X), W)),
+           add(op("log", op("abs", X)), op("log", op("neg", W)))),
+    Attack("the log of minus the reciprocal", op("log", mul(-1.0, op("integer_pow", X,
+           parameter=-1))), op("neg", op("log", X))),
+    Attack("tanh at half the place", op("tanh", X), sub(mul(2.0, op("logistic", X)), 1.0)),
+    Attack("the cube of an absolute value", op("integer_pow", op("abs", X), parameter=3),
+           op("integer_pow", X, parameter=3)),
+]  # fmt: skip
+ALL = INTEGERS + DOMAINS + INFINITE + BENT
 
 
 def sides(attack: Attack):
@@ -271,6 +305,13 @@ RIGHT = [
     Attack("a positive factor out of a masked maximum",
            red("max", mul(LOW, exp(R)), K), mul(exp(R), red("max", LOW, K)), (I,)),
     Attack("exp of a masked value", exp(LOW), op("where", SEEN, exp(X), 0.0)),
+    Attack("exp of a chosen value", exp(op("where", SEEN, X, W)),
+           op("where", SEEN, exp(X), exp(W))),
+    Attack("a nonnegative factor out of the smaller of three",
+           op("min", op("min", mul(X, op("abs", R)), mul(2.0, op("abs", R))), mul(op("abs", R), W)),
+           mul(op("abs", R), op("min", X, op("min", W, 2.0)))),
+    Attack("GELU by tanh and by the logistic", mul(X, 0.5, add(1.0, op("tanh", W))),
+           mul(X, op("logistic", mul(2.0, W)))),
 ]  # fmt: skip
 
 

@@ -9,10 +9,12 @@ import pytest
 from jax import lax
 
 from prism_jax.ir.nodes import Axis, Iota, Load, Tensor, at
+from prism_jax.ir.ops import numpy_dtype
 from prism_jax.verify import contract
 from prism_jax.verify.contract import ContractResult, check
 from prism_jax.verify.domains import domains
 from prism_jax.verify.draws import draws
+from prism_jax.verify.measure import rows
 from tests.verify.build import (
     add,
     causal,
@@ -299,6 +301,33 @@ def test_floor_lets_one_more_rounding_pass_and_eight_ulp_fail(dtype):
         assert not check(
             whole, exact, jax.jit(lambda x: (x * (1 + 12 * eps) * 0.5).astype(x.dtype))
         ).passed
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_floor_is_needed_and_not_larger_than_needed(dtype):
+    """Why 4 ulp, in every output type: beside a reference that is rounded once, a product of which
+    two more intermediate values are rounded is refused without the floor and uses at most half of
+    it; five bits fewer than the type has are more than it allows in nearly every row.
+    """
+    kind, rng = numpy_dtype(dtype), np.random.default_rng(0)
+    eps = float(jnp.finfo(dtype).eps)
+    without = within = 0.0
+    for _ in range(60):
+        x = rng.standard_normal((64, 96)).astype(kind)
+        a, b, c = (np.asarray(f, kind) for f in rng.uniform(0.3, 3, 3))
+        exact = x.astype(np.longdouble) * a * b * c
+        once, three = exact.astype(kind), x * a * b * c
+        o, r, three = (np.asarray(v, np.float64) for v in (exact, once, three))
+        found = rows(o, r, three, dtype, 2.0)
+        with np.errstate(divide="ignore"):
+            without = max(without, (found.candidate / (2 * found.reference)).max())
+        within = max(within, (found.candidate[:, 0] / found.floor).max())
+        fraction, exponent = np.frexp(o)  # in [1/2, 1): a unit of 32 eps there is five bits fewer
+        coarse = np.ldexp(np.round(fraction / (32 * eps)) * (32 * eps), exponent)
+        worst = rows(o, o, coarse, dtype, 2.0).ratio.max(1)
+        assert (worst > 1).mean() > 0.9
+    assert without > 1
+    assert 0.25 < within <= 0.5
 
 
 def test_nan_must_stand_where_the_reference_has_it():

@@ -291,6 +291,10 @@ def _shift(name: str, sort: str, x: str, count: str) -> str:
     safe = f"({count} & {bits - 1})"
     if name == "shift_left":
         return f"tl.where({inside}, {x} << {safe}, 0)"
+    if name == "shift_right_arithmetic" and sort.startswith("uint"):
+        x, safe = (f"{v}.to(tl.int{bits}, bitcast=True)" for v in (x, safe))
+        signed = f"tl.where({inside}, {x} >> {safe}, {x} >> {bits - 1})"
+        return f"{signed}.to(tl.{sort}, bitcast=True)"
     if name == "shift_right_arithmetic":
         return f"tl.where({inside}, {x} >> {safe}, {x} >> {bits - 1})"
     if sort.startswith("uint"):
