@@ -35,8 +35,8 @@ def min_nan(a, b):
     "round_tf32": '''
 @triton.jit
 def round_tf32(x):
-    """x plus half a unit of its tenth bit. A matrix unit cuts off what follows that bit, which alone
-    would be an error twice as large and always towards zero. NaN and the infinities stay.
+    """x plus half a unit of its tenth bit. A matrix unit cuts off what follows that bit, which
+    alone would be an error twice as large and always towards zero. NaN and infinities stay.
     """
     unit = (x.to(tl.int32, bitcast=True) & -0x800000).to(tl.float32, bitcast=True)
     return x + unit * (1.0 / 2048)

@@ -7,8 +7,8 @@ import triton.language as tl
 
 @triton.jit
 def round_tf32(x):
-    """x plus half a unit of its tenth bit. A matrix unit cuts off what follows that bit, which alone
-    would be an error twice as large and always towards zero. NaN and the infinities stay.
+    """x plus half a unit of its tenth bit. A matrix unit cuts off what follows that bit, which
+    alone would be an error twice as large and always towards zero. NaN and infinities stay.
     """
     unit = (x.to(tl.int32, bitcast=True) & -0x800000).to(tl.float32, bitcast=True)
     return x + unit * (1.0 / 2048)
