@@ -17,6 +17,8 @@ from prism_jax.instantiate.quality import summarise
 
 #: Where committed records live, below the root of a checkout: one folder per device.
 RECORDS = Path("kernels") / "records"
+#: What `--dtype` may ask for.
+DTYPES = ("float16", "bfloat16", "float32")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +41,13 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument(
         "--memory", action="store_true", help="peak temporaries, in fresh processes (CPU only)"
     )
-    words.add_argument("--torch", action="store_true", help="torch.compile beside it (GPU only)")
+    words.add_argument(
+        "--torch", action="store_true", help="also torch.compile and cuDNN attention (GPU only)"
+    )
+    words.add_argument(
+        "--cold", action="store_true", help="also a chain of distinct layers (GPU only)"
+    )
+    words.add_argument("--dtype", choices=DTYPES, help="of float operands; default: the suite's")
     words.add_argument("--list", action="store_true", help="only print the rows' names")
     words.add_argument(
         "--readme", type=Path, metavar="FILE", help="regenerate the README's table from the records"
@@ -47,11 +55,26 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def select(suite: str, platform: str, wanted: Sequence[str] | None) -> tuple[Workload, ...]:
-    """The rows of a suite for a platform, by name or by key. Raises SystemExit for none."""
+def select(
+    suite: str, platform: str, wanted: Sequence[str] | None, dtype: str | None = None
+) -> tuple[Workload, ...]:
+    """The rows of a suite for a platform, by name or by key, with float operands of `dtype`. Raises
+    SystemExit for none.
+    """
     there = tuple(row for row in suites.rows(suite) if platform in row.platforms)
-    if not wanted:
+    if wanted:
+        there = _named(suite, platform, wanted, there)
+    if dtype is None:
         return there
+    try:
+        return tuple(row.retyped(dtype) for row in there)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+
+
+def _named(
+    suite: str, platform: str, wanted: Sequence[str], there: Sequence[Workload]
+) -> tuple[Workload, ...]:
     found = tuple(row for row in there if row.name in wanted or row.key in wanted)
     if not found:
         names = ", ".join(sorted({row.name for row in there}))
@@ -69,10 +92,10 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if words.suite is None:
         parser().error(f"which suite? {', '.join(suites.NAMES)}")
-    torch = _torch(words.suite, words.row) if words.torch else None
+    others = _others(words.suite, words.row, words.dtype) if words.torch else None
     from prism_jax.bench import runner  # initialises jax, which --readme and --help need not
 
-    rows = select(words.suite, words.device or runner.platform(), words.row)
+    rows = select(words.suite, words.device or runner.platform(), words.row, words.dtype)
     if words.list:
         print("\n".join(row.key for row in rows))
         return 0
@@ -81,6 +104,7 @@ def main(arguments: Sequence[str]) -> int:
         seconds=words.seconds,
         oracle=not words.no_oracle,
         memory=words.memory,
+        cold=words.cold,
     )
 
     def done(run: Run) -> None:
@@ -89,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
         if words.json:
             run.save(words.json)
 
-    run = runner.run(words.suite, rows, settings, done, torch)
+    run = runner.run(words.suite, rows, settings, done, others)
     if words.json:
         run.save(words.json)
     print(render(run))
@@ -97,12 +121,15 @@ def main(arguments: Sequence[str]) -> int:
     return int(bool(run.skipped or broken))
 
 
-def _torch(suite: str, wanted: Sequence[str] | None) -> dict[str, DeviceTime]:
-    """torch.compile's times of the GPU rows, taken before jax takes the GPU's memory."""
+def _others(
+    suite: str, wanted: Sequence[str] | None, dtype: str | None
+) -> dict[str, dict[str, DeviceTime]]:
+    """torch.compile's and cuDNN's times of GPU rows, taken before jax takes the GPU's memory."""
     from prism_jax.bench import torch_baseline
 
+    rows = select(suite, "gpu", wanted, dtype)
     try:
-        return torch_baseline.measure(suite, [row.key for row in select(suite, "gpu", wanted)])
+        return torch_baseline.measure(suite, [row.key for row in rows], dtype=dtype)
     except RuntimeError as error:
         print(f"{error}; going on without it", file=sys.stderr)
         return {}
@@ -119,6 +146,7 @@ def render(run: Run) -> str:
     parts.append(f"{mean}.{table.caveats(run)}")
     judged = [row for r in run.records for region in r.regions for row in region.get("ranking", ())]
     parts += [str(ranking)] if (ranking := summarise(judged)) else []
+    parts += [f"{record.key}: {record.remainder}" for record in run.records if record.remainder]
     parts += [f"{record.name}: {record.note}" for record in run.records if record.note]
     parts += [f"{key}: not run; {reason}" for key, reason in run.skipped.items()]
     return "\n\n".join(parts)
