@@ -34,6 +34,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from prism_jax.emit.compile import CompileError
 from prism_jax.measure import chains, timing
 
 #: Samples of one chain, and iterations of one profile.
@@ -162,8 +163,8 @@ def measure(
         lengths = chains.lengths(single.median_us * 1e-6)
         chain = chains.Chain.of(reference or function, args, lengths, MOST_BYTES)
         chain_us = chain.time_us(function, REPETITIONS)
-    except chains.NoChainError:
-        chain_us = None
+    except (chains.NoChainError, jax.errors.JaxRuntimeError, CompileError):
+        chain_us = None  # the function itself has run
     return DeviceTime(
         kernel_us=single.median_us,
         kernel_spread=single.spread,
