@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import prism_jax as prism
-from prism_jax import demo, errors
+from prism_jax import demo, device, errors, extract
 from prism_jax.bench import (
     accuracy,
     cli,
+    floor,
     memory,
     oracle,
     records,
@@ -31,7 +32,7 @@ from prism_jax.bench import (
 )
 from prism_jax.bench.workload import Operand, Sample, Workload
 from prism_jax.measure import timing
-from prism_jax.options import current
+from prism_jax.options import Options, current
 from prism_jax.verify import again
 
 ALL_ROWS = [row for suite in suites.NAMES for row in suites.rows(suite)]
@@ -414,8 +415,11 @@ def _run(*rows: records.Record) -> records.Run:
 
 
 def test_records_survive_a_file(tmp_path: Path) -> None:
-    device = {"jit": _device(20.0, 4), "prism": _device(10.0), "torch": _device(15.0)}
-    run = _run(_record(), _record("q", **device))
+    times = {"jit": _device(20.0, 4), "prism": _device(10.0), "torch": _device(15.0)}
+    times["cudnn"] = dataclasses.replace(
+        _device(12.0, 2), parts=(("a", 7.0), ("b", 5.0)), cold_us=13.0
+    )
+    run = _run(_record(), _record("q", **times, floor_us=8.0, remainder="1.25x"))
     run.save(tmp_path / "device" / "mirage.json")
     assert records.Run.load(tmp_path / "device" / "mirage.json") == run
 
@@ -456,7 +460,7 @@ def test_readme_section_comes_from_the_records(tmp_path: Path) -> None:
     )
     _run(record).save(tmp_path / "h100" / "mirage.json")
     made = table.readme(text, tmp_path)
-    assert "| p b=1 | 20.0 | - | 10.0 | 1 → 1 | 2.00x | 21.0 → 11.0 | 3.0 → 0.5 | - |" in made
+    assert "| p b=1 | 20.0 | - | - | 10.0 | - | 1 → 1 | 2.00x | 21.0 → 11.0 | 3.0 → 0.5 |" in made
     assert made.endswith(f"{table.END}\nrest\n")
     assert table.readme(made, tmp_path) == made
     with pytest.raises(ValueError, match="no line"):
@@ -468,7 +472,7 @@ def test_a_mean_says_what_it_leaves_out() -> None:
     fast = _record("wrong", contract=accuracy.BROKEN, jit=_device(900.0), prism=_device(1.0))
     run = _run(_record(**pair), fast)
     assert table.geometric_mean(run) == 2.0
-    assert table.device_row(fast)[5] == "900.00x !"
+    assert table.device_row(fast)[7] == "900.00x !"
     assert "not in the mean: wrong b=1." in table.section(run)
     rows = [r for r in suites.rows("flash") if "gpu" in r.platforms]
     few = [_record(r.name, size=r.size, **pair) for r in rows[1:]]
@@ -548,19 +552,70 @@ def test_list_prints_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert "lowrank r=16" in capsys.readouterr().out.splitlines()
 
 
-def test_torch_has_every_program_of_the_gpu_suites_but_gradients() -> None:
+def test_torch_has_every_program_of_the_gpu_suites() -> None:
     class Absent:
         def __getattr__(self, name: str) -> Absent:
             return self
 
-    there = set(torch_baseline.programs(Absent()))
+        def __call__(self, *_: Any, **__: Any) -> Absent:
+            return self
+
+    there = set(torch_baseline.compiled_programs(Absent()))
     wanted = {
         row.name
         for suite in ("mirage", "prism", "flash", "algebra")
         for row in suites.rows(suite)
         if "gpu" in row.platforms
     }
-    assert wanted - there == {"causal_grad"}
+    assert wanted == there & wanted
+    assert {"gqa", "attention", "causal"} == set(torch_baseline.attention(Absent()))
+
+
+def test_rows_of_another_dtype(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["mirage", "--list", "--device", "gpu", "--dtype", "bfloat16"]) == 0
+    assert "gqa b=16 bfloat16" in capsys.readouterr().out.splitlines()
+    (row,) = cli.select("flash", "gpu", ["linear_ce"], "float32")
+    assert {o.dtype for o in row.operands} == {"float32", "int32"}
+    assert row.target_us is None
+    (same,) = cli.select("flash", "gpu", ["rbf"], "float32")
+    assert (same.size, same.target_us) == ("n=16384 d=16", 200.0)
+    with pytest.raises(SystemExit, match="cannot be chosen"):
+        cli.select("models", "cpu", None, "float32")
+
+
+def test_floors_are_those_of_the_project_s_table() -> None:
+    """Computed from the programs; masks halve the work, and the inputs are read once."""
+    wanted = {
+        "causal": 86, "rbf": 73, "laplace": 54, "sinkhorn": 21, "kmeans": 21, "linear_ce": 1055,
+    }  # fmt: skip
+    for row in suites.rows("flash"):
+        if "gpu" in row.platforms and row.name in wanted:
+            assert _floor_of(row).us == pytest.approx(wanted[row.name], rel=0.05), row.key
+    rows = {row.key: row for row in suites.rows("mirage") if "gpu" in row.platforms}
+    found = _floor_of(rows["gqa b=16"]).parts
+    assert found["memory"] == pytest.approx(11.9, rel=0.02)
+    assert found["products"] == pytest.approx(10.7, rel=0.02)
+    assert found["special"] == pytest.approx(9.1, rel=0.02)
+    assert _floor_of(rows["gatedmlp b=1"]).us == pytest.approx(22.4, rel=0.01)
+
+
+def _floor_of(row: Workload) -> floor.Floor:
+    arrays = [jax.ShapeDtypeStruct(o.shape, o.dtype) for o in row.operands]
+    cut = extract.extract(jax.make_jaxpr(row.function)(*arrays), Options(), row.name)  # pyright: ignore
+    return floor.floor([region.program for region in cut.regions], device.row("H100"))
+
+
+def test_a_record_says_how_far_the_floor_is() -> None:
+    x = jnp.ones((64, 64), jnp.float32)
+    ours = dataclasses.replace(_device(9.0, 2), parts=(("f_parts", 6.0), ("f_combine", 3.0)))
+    found = runner._beside_floor(_record(prism=ours), lambda x: jax.nn.softmax(x @ x), (x,))
+    assert found.floor_us is not None
+    assert 0.0 < found.floor_us < 9.0
+    assert "f_combine 3.0" in found.remainder
+    shown = cli.render(_run(found))
+    assert f"p b=1: {found.remainder}" in shown
+    outside = runner._beside_floor(_record(prism=ours), lambda x: jnp.sort(x @ x), (x,))
+    assert outside.floor_us is None
 
 
 def test_torch_that_cannot_start_is_one_sentence() -> None:

@@ -16,6 +16,8 @@ from prism_jax.bench.workload import Workload
 
 #: Where committed records live, below the root of a checkout: one folder per device.
 RECORDS = Path("kernels") / "records"
+#: What `--dtype` may ask for.
+DTYPES = ("float16", "bfloat16", "float32")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +44,13 @@ def parser() -> argparse.ArgumentParser:
         "--warm", type=int, metavar="N",
         help="instead: first calls of N new processes with a warm cache beside jax.jit's",
     )  # fmt: skip
-    words.add_argument("--torch", action="store_true", help="torch.compile beside it (GPU only)")
+    words.add_argument(
+        "--torch", action="store_true", help="also torch.compile and cuDNN attention (GPU only)"
+    )
+    words.add_argument(
+        "--cold", action="store_true", help="also a chain of distinct layers (GPU only)"
+    )
+    words.add_argument("--dtype", choices=DTYPES, help="of float operands; default: the suite's")
     words.add_argument("--list", action="store_true", help="only print the rows' names")
     words.add_argument(
         "--readme", type=Path, metavar="FILE", help="regenerate the README's table from the records"
@@ -50,11 +58,26 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def select(suite: str, platform: str, wanted: Sequence[str] | None) -> tuple[Workload, ...]:
-    """The rows of a suite for a platform, by name or by key. Raises SystemExit for none."""
+def select(
+    suite: str, platform: str, wanted: Sequence[str] | None, dtype: str | None = None
+) -> tuple[Workload, ...]:
+    """The rows of a suite for a platform, by name or by key, with float operands of `dtype`. Raises
+    SystemExit for none.
+    """
     there = tuple(row for row in suites.rows(suite) if platform in row.platforms)
-    if not wanted:
+    if wanted:
+        there = _named(suite, platform, wanted, there)
+    if dtype is None:
         return there
+    try:
+        return tuple(row.retyped(dtype) for row in there)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+
+
+def _named(
+    suite: str, platform: str, wanted: Sequence[str], there: Sequence[Workload]
+) -> tuple[Workload, ...]:
     found = tuple(row for row in there if row.name in wanted or row.key in wanted)
     if not found:
         names = ", ".join(sorted({row.name for row in there}))
@@ -72,10 +95,10 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if words.suite is None:
         parser().error(f"which suite? {', '.join(suites.NAMES)}")
-    torch = _torch(words.suite, words.row) if words.torch else None
+    others = _others(words.suite, words.row, words.dtype) if words.torch else None
     from prism_jax.bench import runner  # initialises jax, which --readme and --help need not
 
-    rows = select(words.suite, words.device or runner.platform(), words.row)
+    rows = select(words.suite, words.device or runner.platform(), words.row, words.dtype)
     if words.list:
         print("\n".join(row.key for row in rows))
         return 0
@@ -86,6 +109,7 @@ def main(arguments: Sequence[str]) -> int:
         seconds=words.seconds,
         oracle=not words.no_oracle,
         memory=words.memory,
+        cold=words.cold,
     )
 
     def done(run: Run) -> None:
@@ -94,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
         if words.json:
             run.save(words.json)
 
-    run = runner.run(words.suite, rows, settings, done, torch)
+    run = runner.run(words.suite, rows, settings, done, others)
     if words.json:
         run.save(words.json)
     print(render(run))
@@ -121,12 +145,15 @@ def _warm(rows: Sequence[Workload], runs: int, path: Path | None, where: Protoco
     return int(not all(one.good for one in found))
 
 
-def _torch(suite: str, wanted: Sequence[str] | None) -> dict[str, DeviceTime]:
-    """torch.compile's times of the GPU rows, taken before jax takes the GPU's memory."""
+def _others(
+    suite: str, wanted: Sequence[str] | None, dtype: str | None
+) -> dict[str, dict[str, DeviceTime]]:
+    """torch.compile's and cuDNN's times of GPU rows, taken before jax takes the GPU's memory."""
     from prism_jax.bench import torch_baseline
 
+    rows = select(suite, "gpu", wanted, dtype)
     try:
-        return torch_baseline.measure(suite, [row.key for row in select(suite, "gpu", wanted)])
+        return torch_baseline.measure(suite, [row.key for row in rows], dtype=dtype)
     except RuntimeError as error:
         print(f"{error}; going on without it", file=sys.stderr)
         return {}
@@ -144,6 +171,7 @@ def render(run: Run) -> str:
     parts += [str(ranking)] if (ranking := table.ranking(run)) else []
     if any(record.split_s for record in run.records):
         parts.append(table.text(table.SPLIT_HEAD, [table.split_row(r) for r in run.records]))
+    parts += [f"{record.key}: {record.remainder}" for record in run.records if record.remainder]
     parts += [f"{record.name}: {record.note}" for record in run.records if record.note]
     parts += [f"{key}: not run; {reason}" for key, reason in run.skipped.items()]
     return "\n\n".join(parts)

@@ -148,7 +148,10 @@ def _evidence(program: Any, plan: Plan, measured: str) -> str:
 
     found = verify.verify(program, plan.sgraph, plan.numbers)
     values = json.loads(found.to_json())
-    values["summary"] = str(found).splitlines()
+    if values.get("proof"):  # the same each time: how long it took is no part of it
+        proof = json.loads(values["proof"])
+        values["proof"] = {key: value for key, value in proof.items() if key != "seconds"}
+    values["summary"] = re.sub(r", [0-9.]+ ms", "", str(found)).splitlines()
     values["on the device"] = measured.splitlines()
     return json.dumps(values, indent=1, sort_keys=True) + "\n"
 
@@ -174,9 +177,21 @@ def main(arguments: Sequence[str]) -> int:
     words.add_argument("--suite", action="append", choices=SUITES, help="only this suite")
     words.add_argument("--row", action="append", metavar="NAME", help="only this name or key")
     words.add_argument("--folder", type=Path, default=FOLDER, help="where the gallery is")
+    words.add_argument(
+        "--records", type=Path, help="folder of records; default: those in the gallery's folder"
+    )
+    words.add_argument(
+        "--sanitize",
+        type=Path,
+        metavar="FILE",
+        help="regenerate nothing: run the gallery's kernels under compute-sanitizer on this GPU"
+        " and store what it says as JSON",
+    )
     chosen = words.parse_args(arguments)
     device = chosen.device.lower()
-    records = _records(chosen.folder / "records" / device)
+    if chosen.sanitize is not None:
+        return _sanitized(chosen.folder / "found" / device, chosen)
+    records = _records(chosen.records or chosen.folder / "records" / device)
     for suite in chosen.suite or SUITES:
         for row in suites.rows(suite):
             wanted = chosen.row is None or row.name in chosen.row or row.key in chosen.row
@@ -188,6 +203,23 @@ def main(arguments: Sequence[str]) -> int:
                 _write(chosen.folder / "found" / device / name, made)
                 print(f"{name}: {len(made)} files", file=sys.stderr, flush=True)
     return 0
+
+
+def _sanitized(folder: Path, chosen: argparse.Namespace) -> int:
+    """The plans of the rows asked for, under the sanitizer."""
+    from prism_jax.bench import sanitize
+
+    wanted = [
+        folder / folder_of(row)
+        for suite in chosen.suite or SUITES
+        for row in suites.rows(suite)
+        if chosen.row is None or row.name in chosen.row or row.key in chosen.row
+    ]
+    there = sorted({path for path in wanted if (path / "plan.txt").exists()})
+    if not there:
+        print(f"there are no plans of these rows in {folder}", file=sys.stderr)
+        return 1
+    return sanitize.main(there, chosen.sanitize)
 
 
 def _write(folder: Path, made: Mapping[str, str]) -> None:

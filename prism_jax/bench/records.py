@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ class Record:
       inputs, outputs: dtype and shape of every array, in order.
       found: what prism made of it, in one line.
       host: jax.jit against prism.jit by the host's clock.
-      jit, prism, torch: device time of each on an accelerator (torch: where asked for).
+      jit, prism, torch, cudnn: device time of each on an accelerator (the last two where asked
+        for: torch.compile's, and cuDNN's attention through torch where the row is attention).
       jit_errors, prism_errors: against the oracle.
       contract: whether prism's outputs satisfy the accuracy contract beside jax.jit's, by how much,
         and how many rows were judged again.
@@ -90,6 +91,8 @@ class Record:
       regions: per region the plan, the axioms, and every candidate with its bound, estimate,
         measured time and fate.
       target_us: the project's own target for this row on an H100.
+      floor_us: what no implementation can beat on this device (`bench.floor`), None where unknown.
+      remainder: how far prism's version is from it and where the rest is.
       note: why a number is missing, and which stages of ours failed.
     """
 
@@ -103,6 +106,7 @@ class Record:
     jit: DeviceTime | None = None
     prism: DeviceTime | None = None
     torch: DeviceTime | None = None
+    cudnn: DeviceTime | None = None
     jit_errors: Errors | None = None
     prism_errors: Errors | None = None
     contract: Verdict | None = None
@@ -115,6 +119,8 @@ class Record:
     split_s: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
     regions: tuple[Mapping[str, Any], ...] = ()
     target_us: float | None = None
+    floor_us: float | None = None
+    remainder: str = ""
     note: str = ""
 
     @property
@@ -182,14 +188,11 @@ class Run:
         return Run.from_json(json.loads(path.read_text()))
 
 
-_NESTED = {
-    "host": Paired,
-    "jit": DeviceTime,
-    "prism": DeviceTime,
-    "torch": DeviceTime,
-    "jit_errors": Errors,
-    "prism_errors": Errors,
-    "contract": Verdict,
+_NESTED: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "host": lambda values: Paired(**values),
+    **dict.fromkeys(("jit", "prism", "torch", "cudnn"), DeviceTime.from_json),
+    **dict.fromkeys(("jit_errors", "prism_errors"), lambda values: Errors(**values)),
+    "contract": lambda values: Verdict(**values),
 }
 
 
@@ -197,7 +200,7 @@ def _record(values: Mapping[str, Any]) -> Record:
     fields = dict(values)
     for key, kind in _NESTED.items():
         if fields.get(key) is not None:
-            fields[key] = kind(**fields[key])
+            fields[key] = kind(fields[key])
     for key in ("inputs", "outputs", "first_call_s", "regions"):
         fields[key] = tuple(fields[key])
     return Record(**fields)

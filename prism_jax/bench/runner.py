@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import prism_jax as prism
-from prism_jax import compat, errors
-from prism_jax.bench import accuracy, memory, oracle
+from prism_jax import compat, errors, extract
+from prism_jax import device as devices
+from prism_jax.bench import accuracy, floor, memory, oracle
 from prism_jax.bench.records import DeviceTime, Protocol, Record, Run
 from prism_jax.bench.workload import Platform, Workload
 from prism_jax.measure import device_time as timer
@@ -48,12 +49,14 @@ class Settings:
       seconds: host timing of one row.
       oracle: whether errors against float64 are measured.
       memory: whether peak temporaries are measured, each in a process of its own (CPU only).
+      cold: whether kernels are also timed in a chain of distinct layers (GPU only).
     """
 
     seeds: tuple[int, ...] = (0,)
     seconds: float = 2.0
     oracle: bool = True
     memory: bool = False
+    cold: bool = False
 
 
 def platform() -> Platform:
@@ -66,7 +69,7 @@ def run(
     rows: Sequence[Workload],
     settings: Settings | None = None,
     done: Callable[[Run], None] = lambda run: None,
-    torch: Mapping[str, DeviceTime] | None = None,
+    others: Mapping[str, Mapping[str, DeviceTime]] | None = None,
 ) -> Run:
     """Measures every row.
 
@@ -75,7 +78,8 @@ def run(
       rows: what to measure.
       settings: how long and how often.
       done: is given the run so far after every record, so that one that is cut off is not lost.
-      torch: device times of torch.compile by row key, to stand in the records.
+      others: device times of other implementations, to stand in the records: by field of the
+        record (`torch`, `cudnn`), then by row key.
     """
     settings = settings or Settings()
     records: list[Record] = []
@@ -96,7 +100,8 @@ def run(
             first_line = (str(error).splitlines() or [""])[0]
             skipped[row.key] = f"{type(error).__name__}: {first_line}"
             continue
-        record = dataclasses.replace(record, torch=(torch or {}).get(row.key))
+        known = {field: times.get(row.key) for field, times in (others or {}).items()}
+        record = dataclasses.replace(record, **known)
         records.append(record)
         done(so_far())
     return so_far()
@@ -148,9 +153,10 @@ def _measured(row: Workload, settings: Settings, plans: Path) -> Record:
     if platform() == "gpu":
         record = dataclasses.replace(
             record,
-            jit=device_time(plain, arguments, plain),
-            prism=device_time(ours, arguments, plain),
+            jit=device_time(plain, arguments, plain, settings.cold),
+            prism=device_time(ours, arguments, plain, settings.cold),
         )
+        record = _beside_floor(record, function, arguments)
     return _with_errors(record, row, plain, ours, settings) if settings.oracle else record
 
 
@@ -313,12 +319,35 @@ def _worst(errors: Sequence[accuracy.Errors]) -> accuracy.Errors:
 
 
 def device_time(
-    function: Callable[..., Any], arguments: tuple[Any, ...], reference: Callable[..., Any]
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    reference: Callable[..., Any],
+    cold: bool,
 ) -> DeviceTime:
     """Kernel time and captured-chain time of one call on the accelerator; `reference` says which
     arguments differ from call to call.
     """
-    return timer.measure(function, arguments, reference)
+    cache = devices.current().l2_bytes if cold else 0
+    return timer.measure(function, arguments, reference, cache)
+
+
+def _beside_floor(
+    record: Record, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Record:
+    """The record with the floor of its programs; without, where something is outside of them."""
+    leaves, tree = jax.tree.flatten(arguments)
+    types = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+
+    def flat(*values: Any) -> list[Any]:
+        return jax.tree.leaves(function(*jax.tree.unflatten(tree, values)))
+
+    cut = extract.extract(jax.make_jaxpr(flat)(*types), prism.Options(), record.name)
+    programs = [region.program for region in cut.regions]
+    if not programs or len(programs) < len(cut.steps) or record.prism is None:
+        return record
+    found = floor.floor(programs, devices.current())
+    remainder = found.explain(record.prism.kernel_us, record.prism.parts)
+    return dataclasses.replace(record, floor_us=found.us, remainder=remainder)
 
 
 # --- the protocol -------------------------------------------------------------------------------

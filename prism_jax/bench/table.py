@@ -153,7 +153,10 @@ def ranking(run: Run) -> Summary | None:
     )
 
 
-DEVICE_HEAD = ("program", "jax.jit", "torch", "prism", "kernels", "faster", "chain", "MB", "target")
+DEVICE_HEAD = (
+    "program", "jax.jit", "torch", "cuDNN", "prism", "floor", "kernels", "faster", "chain", "MB",
+    "target",
+)  # fmt: skip
 
 
 def device_row(record: Record) -> list[str]:
@@ -172,7 +175,9 @@ def device_row(record: Record) -> list[str]:
         record.key,
         kernel(record.jit),
         kernel(record.torch),
+        kernel(record.cudnn),
         kernel(record.prism),
+        "-" if record.floor_us is None else f"{record.floor_us:.1f}",
         kernels,
         f"{record.speedup:.2f}x" + _mark(record),
         chain,
@@ -231,8 +236,8 @@ def section(run: Run) -> str:
     host = "left out" if "difference" in run.protocol.timer else "included"
     unit = (
         "Sums of kernel durations in microseconds; `chain` is the time per call in one program of"
-        f" many calls, the host's handling of their operands {host}; `MB` is XLA's own report of"
-        " temporaries"
+        f" many calls, the host's handling of their operands {host}; `floor` is what nothing can"
+        " beat there; `MB` is XLA's own report of temporaries"
         if on_gpu
         else "Times of a warm call"
     )

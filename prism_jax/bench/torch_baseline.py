@@ -1,16 +1,21 @@
-"""torch.compile beside jax.jit: the same programs in PyTorch, timed on the same GPU.
+"""torch.compile and cuDNN's attention beside jax.jit: the same programs in PyTorch, same GPU.
 
-In: a suite and keys of its rows. Out: `DeviceTime` per row. Runs in a process of its own, before
-jax takes the GPU's memory, because the two frameworks' allocators and profilers do not share a
-device well: `measure` starts `python -m prism_jax.bench.torch_baseline SUITE KEY...`.
+In: a suite and keys of its rows. Out: `DeviceTime` per row, for `torch` and, where the row is
+attention, for `cudnn`. Runs in a process of its own, before jax takes the GPU's memory, because the
+two frameworks' allocators and profilers do not share a device well: `measure` starts
+`python -m prism_jax.bench.torch_baseline SUITE DTYPE KEY...`.
 
-Protocol: `torch.compile(mode="max-autotune-no-cudagraphs")` without gradients; kernel time is the
-sum of kernel durations by torch's profiler (CUPTI), the median over repetitions; chain time is per
-call inside one captured CUDA graph of calls. float32 products may use TF32, as jax's do there.
+Protocol: `torch.compile(mode="max-autotune-no-cudagraphs")`, without gradients save where the row
+is one; kernel time is the sum of kernel durations by torch's profiler (CUPTI), the median over
+repetitions; chain time is per call inside one captured CUDA graph of calls. float32 products may
+use TF32, as jax's do there. cuDNN's attention is `scaled_dot_product_attention` with that backend
+alone, eager, the transposes that the row's layout needs included.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib
 import json
 import math
@@ -27,21 +32,29 @@ from prism_jax.bench.records import DeviceTime
 from prism_jax.bench.suites.flash import SINKHORN_EPSILON
 
 CALLS_PER_GRAPH, REPETITIONS = 20, 30
+#: Rows that are gradients of the sum of another row's result in all its arguments.
+GRADIENTS = {"causal_grad": "causal"}
+#: What stands for "the suite's own dtype" among the words of the command.
+OWN = "own"
 
 
-def measure(suite: str, keys: Sequence[str], timeout_s: float = 3600.0) -> dict[str, DeviceTime]:
-    """Device time of each row that torch could run, by key; rows it could not are left out.
+def measure(
+    suite: str, keys: Sequence[str], timeout_s: float = 3600.0, dtype: str | None = None
+) -> dict[str, dict[str, DeviceTime]]:
+    """Device time of each row that torch could run, by implementation (`torch`, `cudnn`), then by
+    key; rows it could not are left out.
 
     Raises:
       RuntimeError: torch is not installed, or its process died before any row.
     """
-    command = [sys.executable, "-m", __name__, suite, *keys]
+    command = [sys.executable, "-m", __name__, suite, dtype or OWN, *keys]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    found: dict[str, DeviceTime] = {}
+    found: dict[str, dict[str, DeviceTime]] = {}
     for line in answer.stdout.splitlines():
         if line.startswith("{"):
             values = json.loads(line)
-            found[values.pop("key")] = DeviceTime(**values)
+            times = found.setdefault(values.pop("implementation"), {})
+            times[values.pop("key")] = DeviceTime.from_json(values)
     if not found:
         last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
         raise RuntimeError(f"torch.compile gave no times: {last}")
@@ -119,14 +132,54 @@ def programs(torch: Any) -> Mapping[str, Callable[..., Any]]:
     }
 
 
-def device_time(torch: Any, function: Callable[..., Any], arguments: Sequence[Any]) -> DeviceTime:
-    """Kernel time and captured-chain time of one compiled call."""
-    compiled = torch.compile(function, mode="max-autotune-no-cudagraphs", dynamic=False)
+def attention(torch: Any) -> Mapping[str, Callable[..., Any]]:
+    """The rows that are attention, by cuDNN."""
+    from_torch = torch.nn.attention
+
+    def call(q: Any, k: Any, v: Any, **options: Any) -> Any:
+        with from_torch.sdpa_kernel(from_torch.SDPBackend.CUDNN_ATTENTION):
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, **options)
+
+    def folded(q: Any, k: Any, v: Any) -> Any:
+        return call(q[:, None], k.transpose(-1, -2)[:, None], v[:, None], scale=1.0)[:, 0]
+
+    def causal(q: Any, k: Any, v: Any) -> Any:
+        found = call(*(x.transpose(1, 2) for x in (q, k, v)), is_causal=True)
+        return found.transpose(1, 2)
+
+    return {"gqa": folded, "attention": folded, "causal": causal}
+
+
+def with_gradients(torch: Any, table: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+    """The table and the gradients of its programs that are rows."""
+
+    def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            with torch.enable_grad():
+                inputs = [x.detach().requires_grad_() for x in arguments]
+                return torch.autograd.grad(function(*inputs).float().sum(), inputs)
+
+        return run
+
+    return {name: gradient(table[of]) for name, of in GRADIENTS.items() if of in table}
+
+
+def compiled_programs(torch: Any) -> dict[str, Callable[..., Any]]:
+    """Every row's program, compiled; of gradients the forward pass is, which compiles both."""
+    table = {
+        name: torch.compile(function, mode="max-autotune-no-cudagraphs", dynamic=False)
+        for name, function in programs(torch).items()
+    }
+    return {**table, **with_gradients(torch, table)}
+
+
+def device_time(torch: Any, compiled: Callable[..., Any], arguments: Sequence[Any]) -> DeviceTime:
+    """Kernel time and captured-chain time of one call."""
     with torch.no_grad():
         for _ in range(3):
             compiled(*arguments)
         torch.cuda.synchronize()
-        kernels, samples = 0, list[float]()
+        kernels, samples, chain = 0, list[float](), None
         for _ in range(REPETITIONS):
             with torch.profiler.profile(
                 activities=[torch.profiler.ProfilerActivity.CUDA]
@@ -141,7 +194,8 @@ def device_time(torch: Any, function: Callable[..., Any], arguments: Sequence[An
             ]
             kernels = len(times)
             samples.append(sum(times))
-        chain = _chain(torch, compiled, arguments)
+        with contextlib.suppress(RuntimeError):  # what cannot be captured has no chain
+            chain = _chain(torch, compiled, arguments)
     quarter, middle, three_quarters = statistics.quantiles(samples, n=4)
     return DeviceTime(
         kernel_us=middle,
@@ -175,27 +229,36 @@ def main(words: Sequence[str]) -> int:
     jax.config.update("jax_platforms", "cpu")  # jax only draws the arguments here
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    suite, *keys = words
-    table = programs(torch)
+    suite, dtype, *keys = words
+    cudnn = attention(torch)
+    implementations = {
+        "torch": compiled_programs(torch),
+        "cudnn": {**cudnn, **with_gradients(torch, cudnn)},
+    }
     for row in suites.rows(suite):
-        if row.key not in keys or row.name not in table:
+        row = row if dtype == OWN or row.maker is not None else row.retyped(dtype)
+        if row.key not in keys:
             continue
         _, arguments = row.build(0)
-        on_gpu = [torch.from_numpy(np.array(value)).cuda() for value in arguments]
-        try:
-            time = device_time(torch, table[row.name], on_gpu)
-        except Exception as error:  # one program's failure must not lose the others' times
-            print(f"{row.key}: {type(error).__name__}: {error}", file=sys.stderr)
-            continue
-        values = {
-            "key": row.key,
-            "kernel_us": time.kernel_us,
-            "kernel_spread": time.kernel_spread,
-            "kernels": time.kernels,
-            "chain_us": time.chain_us,
-        }
-        print(json.dumps(values), flush=True)
+        on_gpu = [_tensor(torch, value) for value in arguments]
+        for name, table in implementations.items():
+            if row.name not in table:
+                continue
+            try:
+                time = device_time(torch, table[row.name], on_gpu)
+            except Exception as error:  # one program's failure must not lose the others' times
+                print(f"{row.key}: {name}: {type(error).__name__}: {error}", file=sys.stderr)
+                continue
+            values = dataclasses.asdict(time)
+            print(json.dumps({"implementation": name, "key": row.key, **values}), flush=True)
     return 0
+
+
+def _tensor(torch: Any, value: Any) -> Any:
+    array = np.array(value)
+    if array.dtype.name == "bfloat16":  # numpy has it from elsewhere, torch does not know that
+        return torch.from_numpy(array.astype(np.float32)).cuda().to(torch.bfloat16)
+    return torch.from_numpy(array).cuda()
 
 
 if __name__ == "__main__":

@@ -118,6 +118,23 @@ class Workload:
         """Name and size: unique in a suite."""
         return f"{self.name} {self.size}".strip()
 
+    def retyped(self, dtype: str) -> Workload:
+        """The same row with float operands of another dtype. Its target was set for its own.
+
+        Raises:
+          ValueError: the row makes its arguments itself.
+        """
+        if self.maker is not None:
+            raise ValueError(f"{self.key} builds a model: its dtype cannot be chosen")
+        operands = tuple(
+            dataclasses.replace(operand, dtype=dtype) if "float" in operand.dtype else operand
+            for operand in self.operands
+        )
+        if operands == self.operands:
+            return self
+        size = f"{self.size} {dtype}".strip()
+        return dataclasses.replace(self, size=size, operands=operands, target_us=None)
+
     @property
     def missing(self) -> tuple[str, ...]:
         """Libraries this row needs that are not installed."""

@@ -24,13 +24,14 @@ from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.instantiate.rank import Ranking
 from prism_jax.instantiate.spent import Spent
 from prism_jax.instantiate.strict import stricter
-from prism_jax.instantiate.tune import Clock, Emitter, Function, Trials, tune
+from prism_jax.instantiate.tune import Clock, Emitter, Function, Trials, Tuning, survey
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
 RESERVE_SECONDS = 3.0
 """Kept back from tuning, for timing and checking what was tuned."""
 SHARE_OF_TIME_LEFT = 0.5
+"""Of the time left, what the first tries of all candidates take, and then the tuning of each."""
 LAST_COMPILE_SECONDS = 10.0
 HOPELESS = 1.5
 """A candidate is not measured if its estimate is so many times the measured time of the best."""
@@ -141,6 +142,7 @@ class Choice:
         self.own = next(c for c in result.candidates if c.why == "XLA")
         self.deadline = time.monotonic() + options.tune_seconds
         self.trials = Trials()
+        self.tunings: dict[int, Tuning] = {}  # by candidate: equal ones may differ in structure
         self.tried: list[Tried] = []
         self.best: tuple[float, Plan, Function, float, object] | None = None
         self.base: float | None = None
@@ -187,11 +189,13 @@ class Choice:
 
     def _one_by_one(self) -> None:
         candidates = self._candidates()
+        if self.device.kind == "gpu" and self.options.tune != "off":
+            candidates = self._surveyed(candidates)
         for number, candidate in enumerate(candidates):
             self._show(number, len(candidates))
             if self.best is not None and candidate.bound >= self.best[0]:
                 self._note(candidate, None, "its bound is no better than the plan chosen")
-            elif self.best is not None and candidate.estimate > HOPELESS * self.best[0]:
+            elif self.best is not None and self._expected(candidate) > HOPELESS * self.best[0]:
                 self._note(candidate, None, "the model expects it to be slower")
             elif self._late():
                 self._note(candidate, None, "no time left")
@@ -208,6 +212,27 @@ class Choice:
         left = self.deadline - time.monotonic() if self.options.tune != "off" else None
         best = f"{self.best[3]:.2f}x faster than XLA" if self.best is not None else ""
         progress.note(stage="tune", done=done, total=total, best=best, left=left)
+
+    def _surveyed(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates, those first whose first tries are fastest."""
+        ours = [c for c in candidates if c.kernels]
+        if not ours or self._late():
+            return list(candidates)
+        clock, end = self.judge.kernel_clock, self._share()
+        tunings = survey(ours, self.device, self.emitter, clock, end, self.trials)
+        self.tunings = {id(t.candidate): t for t in tunings}
+        return sorted(candidates, key=self._expected)
+
+    def _expected(self, candidate: Candidate) -> float:
+        """Seconds of its first tries where they ran, else by the model."""
+        tuning = self.tunings.get(id(candidate))
+        seconds = math.inf if tuning is None else tuning.seconds
+        return seconds if math.isfinite(seconds) else candidate.estimate
+
+    def _share(self) -> float:
+        """Until when the next step may take."""
+        now = time.monotonic()
+        return now + (self.deadline - now - RESERVE_SECONDS) * SHARE_OF_TIME_LEFT
 
     def _late(self) -> bool:
         """Whether no further candidate may be begun."""
@@ -261,11 +286,12 @@ class Choice:
             return [_untuned(candidate, self.device, "lax")]
         if self.options.tune == "off":
             return [_untuned(candidate, self.device, "triton")]
-        now = time.monotonic()
-        share = now + (self.deadline - now - RESERVE_SECONDS) * SHARE_OF_TIME_LEFT
+        if (tuning := self.tunings.get(id(candidate))) is None:
+            return []
         known = [seconds for seconds in (self.base, self.best and self.best[0]) if seconds]
-        best, clock = min(known, default=math.inf), self.judge.kernel_clock
-        plan = tune(candidate, self.device, self.emitter, clock, share, self.trials, best)
+        beaten = min(known, default=math.inf)
+        tuning.refine(self.emitter, self.judge.kernel_clock, self._share(), beaten)
+        plan = tuning.plan()
         if plan is None:
             self._note(candidate, None, f"none of its kernels ran: {self.trials.commonest()}")
             return []

@@ -2,7 +2,8 @@
 
 Kernels of a plan run one after the other, so each is tuned alone: its best sizes and schedule do
 not depend on its neighbours, except through the symbols that they share (the number of parts of a
-split), which are tried one value at a time.
+split), which are tried one value at a time. All candidates get their first tries (`survey`) before
+the best is tuned further (`Tuning.refine`).
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
 
 Function = Callable[..., Sequence[Any]]
 
-FIRST, ALL_FIRST, LEAST_FIRST = 30, 60, 4
+FIRST, ALL_FIRST, LEAST_FIRST = 30, 96, 4
 """How many tries a kernel gets first, shared out among the numbers of parts of a split; how many
-all kernels of a plan get, where each still gets the least.
+all kernels of all candidates get, where each still gets the least.
 """
 COMPILE_SHARE = 0.6
 """Of the time left, compiling takes at most so much: what is compiled has to be measured too."""
@@ -81,6 +82,94 @@ class Trials:
         return max(self.refusals, key=lambda r: (self.refusals[r], r), default="no time was left")
 
 
+class Tuning:
+    """The tuning of one candidate: first tries of every kernel, then what is next to the best.
+
+    Args:
+      candidate: structure and form; its own sizes are where the shared symbols start from.
+      device: whose model ranks.
+      trials: takes the counts.
+      tries: of all its kernels together, in the beginning.
+    """
+
+    def __init__(self, candidate: Candidate, device: Device, trials: Trials, tries: int) -> None:
+        self.candidate, self.device = candidate, device
+        sgraph = candidate.sgraph
+        choices = _shared_values(sgraph, dict(candidate.sizes))
+        self._studies = [
+            [_Study(kernel, sgraph, device, shared, trials) for kernel in sgraph.kernels]
+            for shared in choices
+        ]
+        kernels = len(choices) * max(1, len(sgraph.kernels))
+        self._few = max(LEAST_FIRST, min(FIRST // len(choices), tries // kernels))
+
+    @property
+    def _best(self) -> list[_Study] | None:
+        complete = [group for group in self._studies if all(study.times for study in group)]
+        return min(complete, key=_seconds, default=None)
+
+    @property
+    def seconds(self) -> float:
+        """What the best takes as far as measured, its library calls as the model has them; infinite
+        where a kernel has not run.
+        """
+        best = self._best
+        if best is None:
+            return math.inf
+        library = self.candidate.kernels < len(self.candidate.sgraph.nodes)
+        guessed = sum(study.guess for study in best)
+        rest = max(0.0, self.candidate.estimate - guessed) if library else 0.0
+        return _seconds(best) + rest
+
+    def refine(self, emitter: Emitter, clock: Clock, deadline: float, beaten: float) -> None:
+        """Goes on from the best; not where it takes `HOPELESS` times `beaten`."""
+        best = self._best
+        for _ in range(ROUNDS if best is not None else 0):
+            assert best is not None
+            before = _seconds(best)
+            if before > HOPELESS * beaten or time.monotonic() >= deadline:
+                break
+            more = [(study, study.ranking.around(*study.best[1:])) for study in best]
+            _measure(more, self.device, emitter, clock, deadline)
+            if _seconds(best) > before * (1 - LEAST_STEP):
+                break
+
+    def first(self) -> list[tuple[_Study, list[Try]]]:
+        """What to try first."""
+        studies = (study for group in self._studies for study in group)
+        return [(study, study.ranking.first(self._few)) for study in studies]
+
+    def plan(self) -> Plan | None:
+        """The best measured one, None where a kernel has not run."""
+        best = self._best
+        if best is None:
+            return None
+        sizes: dict[str, int] = {}
+        for study in best:
+            sizes |= study.shared | dict(study.best[1])
+        schedules = tuple(study.best[2] for study in best)
+        items = tuple(sorted(sizes.items()))
+        return Plan(self.candidate.sgraph, "triton", self.device.name, items, schedules)
+
+
+def survey(
+    candidates: Sequence[Candidate],
+    device: Device,
+    emitter: Emitter,
+    clock: Clock,
+    deadline: float,
+    trials: Trials,
+) -> list[Tuning]:
+    """The first tries of all candidates, compiled together: which is best is known before any is
+    tuned for long.
+    """
+    tries = ALL_FIRST // max(1, len(candidates))
+    tunings = [Tuning(candidate, device, trials, tries) for candidate in candidates]
+    work = [item for tuning in tunings for item in tuning.first()]
+    _measure(work, device, emitter, clock, deadline)
+    return tunings
+
+
 def tune(
     candidate: Candidate,
     device: Device,
@@ -90,37 +179,16 @@ def tune(
     trials: Trials,
     beaten: float = math.inf,
 ) -> Plan | None:
-    """The candidate's best measured plan, or None if none of its kernels' candidates runs before
+    """One candidate's best measured plan, or None if none of its kernels' candidates runs before
     the deadline. `beaten`: seconds of what it has to beat, as far as known.
     """
-    sgraph = candidate.sgraph
-    choices = _shared_values(sgraph, dict(candidate.sizes))
-    studies = [
-        [_Study(kernel, sgraph, device, shared, trials) for kernel in sgraph.kernels]
-        for shared in choices
-    ]
-    kernels = len(choices) * len(sgraph.kernels)
-    few = max(LEAST_FIRST, min(FIRST // len(choices), ALL_FIRST // max(1, kernels)))
-    first = [(study, study.ranking.first(few)) for group in studies for study in group]
-    _measure(first, device, emitter, clock, deadline)
-    complete = [group for group in studies if all(study.times for study in group)]
-    if not complete:
-        return None
-    best = min(complete, key=lambda group: sum(study.best[0] for study in group))
-    for _ in range(ROUNDS):
-        before = sum(study.best[0] for study in best)
-        if before > HOPELESS * beaten:
-            break
-        more = [(study, study.ranking.around(*study.best[1:])) for study in best]
-        if time.monotonic() < deadline:
-            _measure(more, device, emitter, clock, deadline)
-        if sum(study.best[0] for study in best) > before * (1 - LEAST_STEP):
-            break
-    sizes: dict[str, int] = {}
-    for study in best:
-        sizes |= study.shared | dict(study.best[1])
-    schedules = tuple(study.best[2] for study in best)
-    return Plan(sgraph, "triton", device.name, tuple(sorted(sizes.items())), schedules)
+    (tuning,) = survey([candidate], device, emitter, clock, deadline, trials)
+    tuning.refine(emitter, clock, deadline, beaten)
+    return tuning.plan()
+
+
+def _seconds(group: Sequence[_Study]) -> float:
+    return sum(study.best[0] for study in group)
 
 
 class _Study:
@@ -136,6 +204,11 @@ class _Study:
         mine = {s: n for s, n in shared.items() if s in kernel.symbols}
         self.ranking = Ranking(kernel, device, mine)
         self.times: dict[tuple[Sizes, Schedule], float] = {}
+
+    @property
+    def guess(self) -> float:
+        """Seconds of what the model ranks first."""
+        return next((row.seconds for row in self.ranking.rows.values()), 0.0)
 
     @property
     def best(self) -> tuple[float, Sizes, Schedule]:

@@ -27,13 +27,14 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from prism_jax.emit.compile import CompileError
 from prism_jax.measure import chains, timing
 
 #: Samples of one chain, and iterations of one profile.
@@ -67,12 +68,24 @@ class DeviceTime:
       kernels: how many kernels one call launches.
       chain_us: time per call inside a captured chain of calls, from the difference of two lengths;
         None where it could not be built.
+      parts: (kernel, median microseconds) in launch order.
+      cold_us: kernel time per call where every call has operands of its own, together three times
+        as large as the L2 cache (a chain of distinct layers); None where not asked for.
     """
 
     kernel_us: float
     kernel_spread: float
     kernels: int
     chain_us: float | None = None
+    parts: tuple[tuple[str, float], ...] = ()
+    cold_us: float | None = None
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> DeviceTime:
+        """What `dataclasses.asdict` wrote, also after a trip through JSON."""
+        known: dict[str, Any] = dict(values)
+        known["parts"] = tuple((str(name), float(us)) for name, us in values.get("parts", ()))
+        return DeviceTime(**known)
 
 
 def device_time(
@@ -134,6 +147,7 @@ def measure(
     function: Callable[..., Any],
     args: Sequence[Any],
     reference: Callable[..., Any] | None = None,
+    cold_bytes: int = 0,
 ) -> DeviceTime:
     """Both numbers as a benchmark record holds them.
 
@@ -142,20 +156,28 @@ def measure(
       args: its arguments.
       reference: of which computations no two calls may share one (`chains.own`), the same for all
         versions of a program; None: the function's own.
+      cold_bytes: size of the cache that is to be cold for a third number; 0 for none.
     """
     single = device_time(function, args)
     try:
         lengths = chains.lengths(single.median_us * 1e-6)
         chain = chains.Chain.of(reference or function, args, lengths, MOST_BYTES)
         chain_us = chain.time_us(function, REPETITIONS)
-    except chains.NoChainError:
-        chain_us = None
+    except (chains.NoChainError, jax.errors.JaxRuntimeError, CompileError):
+        chain_us = None  # the function itself has run
     return DeviceTime(
         kernel_us=single.median_us,
         kernel_spread=single.spread,
         kernels=len(single.kernels),
         chain_us=chain_us,
+        parts=single.kernels,
+        cold_us=_cold(function, args, cold_bytes) if cold_bytes else None,
     )
+
+
+def _cold(function: Callable[..., Any], args: Sequence[Any], cold_bytes: int) -> float:
+    sets = operand_sets(args, cold_bytes, cold=True)
+    return chain_device_time(function, sets).median_us
 
 
 def paired_ratio(

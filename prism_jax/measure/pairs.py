@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 
 import jax
 
+from prism_jax.emit.compile import CompileError
 from prism_jax.measure import chains, timing
 from prism_jax.measure.device_time import device_time
 
 Function = Callable[..., Any]
 
 #: Calls of the two chains, and the seconds that a call takes from which on there is none.
-CALLS, LONG_SECONDS = (4, 16), 5e-4
+CALLS, LONG_SECONDS = (4, 12), 5e-4
 #: Memory that operands and results of a chain may take: a share of what is free, and the most.
 SHARE, MOST_BYTES = 0.25, 2 * 2**30
 #: Seconds of sampling for one comparison, and numbers of pairs.
@@ -87,23 +88,25 @@ class Pairs:
         return Comparison(self._device_s, seconds, low, high)
 
     def _chains(self) -> chains.Chain | None:
-        """What short calls are chained with; None for long ones, which are timed as they are."""
+        """What short calls are chained with; None for long ones, which are timed as they are, and
+        where the reference itself cannot be chained: that says nothing about any candidate.
+        """
         if self._device_s is None or self._device_s > LONG_SECONDS:
             return None
         try:
-            return chains.Chain.of(self._single, self._args, CALLS, _memory())
-        except chains.NoChainError:
+            chain = chains.Chain.of(self._single, self._args, CALLS, _memory())
+            self._runs = chain.runs(self._single)
+        except (chains.NoChainError, jax.errors.JaxRuntimeError, CompileError):
             return None
+        return chain
 
     def _high(self, candidate: Function) -> float:
         """The high end of the interval of reference / candidate by the host's clock."""
-        if self._chain is None:
+        if self._chain is None or self._runs is None:
             found = timing.compare(
                 self._once, lambda: candidate(*self._args), seconds=self._seconds, pairs=PAIRS
             )
             return found.high
-        if self._runs is None:
-            self._runs = self._chain.runs(self._single)
         other = self._chain.runs(candidate)
         return chains.gain(self._runs, other, seconds=self._seconds, pairs=PAIRS)[2]
 

@@ -48,10 +48,23 @@ class Clock:
     perf_counter = monotonic
 
 
-def tuned(candidate: Any, row: Any, *_: Any) -> Plan:
+class Tuned:
     """Stands for the tuning of kernels: the model's choice, at once."""
-    schedules = tuple(Schedule() for _ in candidate.sgraph.kernels)
-    return Plan(candidate.sgraph, "triton", row.name, candidate.sizes, schedules)
+
+    def __init__(self, candidate: Any, row: Any) -> None:
+        self.candidate, self.row, self.seconds = candidate, row, candidate.estimate
+
+    def refine(self, *_: Any) -> None:
+        pass
+
+    def plan(self) -> Plan:
+        schedules = tuple(Schedule() for _ in self.candidate.sgraph.kernels)
+        sizes = self.candidate.sizes
+        return Plan(self.candidate.sgraph, "triton", self.row.name, sizes, schedules)
+
+
+def surveyed(candidates: Any, row: Any, *_: Any) -> list[Tuned]:
+    return [Tuned(candidate, row) for candidate in candidates]
 
 
 @pytest.mark.parametrize("compiling", [0.0, 0.4, 3.0])
@@ -60,7 +73,7 @@ def test_no_candidate_is_begun_that_would_end_late(
     budget: float, compiling: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
-    monkeypatch.setattr(choice, "tune", tuned)
+    monkeypatch.setattr(choice, "survey", surveyed)
     ends: list[float] = []
 
     class Slow:
@@ -165,7 +178,7 @@ def test_the_best_so_far_is_returned_when_a_candidate_does_not_end(
         def against(self, candidate: Any) -> Any:
             return 1.0, 0.5, 1.9, 2.1
 
-    monkeypatch.setattr(choice, "tune", tuned)
+    monkeypatch.setattr(choice, "survey", surveyed)
     monkeypatch.setattr(build, "Builder", Builder)
     monkeypatch.setattr(pairs_room, "Pairs", Pairs)
     monkeypatch.setattr(rooms, "_check", lambda *_: (True, 0.5, "", "evidence"))

@@ -10,15 +10,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from prism_jax import device
+from prism_jax import device, explore
 from prism_jax.emit import compile as toolchain
 from prism_jax.emit.binary import KernelSource
 from prism_jax.explore import Candidate, Form, search
 from prism_jax.extract import lift
-from prism_jax.instantiate import Plan, tune
+from prism_jax.instantiate import Judge, Plan, choose, tune
 from prism_jax.instantiate.tune import Trials
 from prism_jax.ir.sgraph import SGraph
 from prism_jax.launch import build
+from prism_jax.options import Options
 
 H100 = device.row("H100")
 
@@ -114,3 +115,48 @@ def test_what_had_no_time_may_compile_later() -> None:
     hurry = time.monotonic() + 0.02  # time to begin, none to end: no worker starts so fast
     assert builder._compile([source], hurry) == {source.digest: "not compiled: no time left"}
     assert not isinstance(builder._compile([source], soon())[source.digest], str)
+
+
+def test_all_candidates_get_first_tries_and_the_fastest_is_considered_first() -> None:
+    """What the model ranks last may be the best: it does not wait behind the others' tuning."""
+
+    def gated(x: Any, a: Any, b: Any) -> Any:
+        return jax.nn.silu(x @ a) * (x @ b)
+
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float16) for s in ((64, 512), (512, 512), (512, 512))]
+    program = lift(jax.make_jaxpr(gated)(*shapes), "gated")
+    found = search(program, [Form(program)], H100)
+    considered: list[Plan] = []
+
+    def measured(functions: Sequence[Any], sgraph: SGraph, deadline: float) -> list[float | str]:
+        split = "split" in str(sgraph) or "_combine" in sgraph.name
+        return [0.2 if split else 0.7] * len(functions)
+
+    def pair(reference: Any, plan: Any) -> tuple[float, float, float, float]:
+        considered.append(plan)
+        took = 0.4 if len(plan.sgraph.kernels) == 2 else 0.7
+        return 1.0, took, 1.0 / took, 1.0 / took
+
+    def verified(plan: Plan, function: Any) -> tuple[bool, float, str, object]:
+        return True, 0.5, "", "evidence"
+
+    judge, options = Judge(measured, pair, verified), Options()
+    chosen = choose(program, found, H100, options, Compiler(10**6), lambda *_: (), judge)
+    assert chosen.plan is not None
+    ours = [plan for plan in considered if plan.backend == "triton"]
+    assert "_combine" in str(ours[0].sgraph)
+    first = next(c for c in found.candidates if c.kernels == len(c.sgraph.nodes))
+    assert first.sgraph.digest != ours[0].sgraph.digest  # the model prefers another
+
+
+def test_a_library_call_is_counted_by_the_model() -> None:
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float16) for s in ((16, 512), (512, 16), (16, 512))]
+    program = lift(jax.make_jaxpr(lambda x, a, b: x @ (a @ b))(*shapes), "lowrank")
+    found = explore.explore(program, H100, Options())
+    mixed = next(c for c in found.candidates if 0 < c.kernels < len(c.sgraph.nodes))
+    (tuning,) = tune.survey([mixed], H100, Compiler(10**6), clock, soon(), Trials())
+    kernels = float(len(mixed.sgraph.kernels))
+    assert kernels < tuning.seconds < kernels + mixed.estimate
+    (none,) = tune.survey([mixed], H100, Compiler(0), clock, soon(), Trials())
+    assert none.seconds == float("inf")
+    assert none.plan() is None

@@ -86,6 +86,18 @@ def test_chains_for_short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
         assert compared._chain is None
 
 
+def test_a_reference_that_cannot_be_chained_refuses_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The chain's own kernels may fail (here there is no GPU): candidates are still compared."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(chains, "_capability", lambda: 90)
+    monkeypatch.setattr(pairs, "device_time", lambda *_: Sample(10.0, 0.0))
+    compared = Pairs(fast, [X], seconds=0.02)
+    assert compared.against(fast).low > 0.0
+    assert compared._chain is None
+
+
 def test_durations_decide_and_chains_may_veto(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: the gain is that of kernel durations, unless the chains say it is none."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

@@ -142,7 +142,7 @@ def _operand(
     value = _side(tiles, side, env, order)
     value = tiles.convert(value, allowed.operand)
     if allowed.input_precision == "tf32":
-        value = _rounded(tiles, value, loaded=len(side) == 1 and isinstance(side[0], Load))
+        value = _rounded(tiles, value)
     value = tiles.masked(value, summed, 0.0)
     value = tiles.permuted(value, order)
     if len(batch) <= 1 and len(rows) == len(columns) == 1:
@@ -157,17 +157,13 @@ def _operand(
     return f"tl.reshape({value.text}, ({', '.join(widths)}))", value.depth
 
 
-def _rounded(tiles: Tiles, value: Value, loaded: bool) -> Value:
-    """The value for one TF32 pass. What is loaded is rounded exactly: few elements, of which the
-    product's other factor makes many. What is computed for every pair of them costs one
-    instruction more, not four.
-    """
-    helper = "round_tf32" if loaded else "center_tf32"
-    key = (helper, value.text)
+def _rounded(tiles: Tiles, value: Value) -> Value:
+    """The value for one TF32 pass, in two instructions."""
+    key = ("round_tf32", value.text)
     found = tiles.scope.find(key)
     if found is None:
-        tiles.helpers.add(helper)
-        text = f"{helper}({value.text})"
+        tiles.helpers.add("round_tf32")
+        text = f"round_tf32({value.text})"
         made = tiles.assign(f"{value.text}_tf32", text, value.dims, "float32", value.depth)
         found = tiles.scope.at(value.depth).know(key, replace(made, zero=value.zero))
     return found

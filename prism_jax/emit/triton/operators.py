@@ -35,19 +35,11 @@ def min_nan(a, b):
     "round_tf32": '''
 @triton.jit
 def round_tf32(x):
-    """x to the nearest number of ten bits. A matrix unit cuts the other bits off, which is an error
-    twice as large and always towards zero; NaN must not wrap around.
+    """x plus half a unit of its tenth bit. A matrix unit cuts off what follows that bit, which
+    alone would be an error twice as large and always towards zero. NaN and infinities stay.
     """
-    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
-    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
-''',
-    "center_tf32": '''
-@triton.jit
-def center_tf32(x):
-    """x such that cutting it to ten bits errs towards zero as much as away from it, on average, and
-    changes no number of ten bits: `round_tf32` in one instruction.
-    """
-    return x * (1.0 + 0.6931471805599453 / 2048)
+    unit = (x.to(tl.int32, bitcast=True) & -0x800000).to(tl.float32, bitcast=True)
+    return x + unit * (1.0 / 2048)
 ''',
     "multiply": '''
 @triton.jit

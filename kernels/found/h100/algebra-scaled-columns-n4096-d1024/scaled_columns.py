@@ -7,19 +7,11 @@ import triton.language as tl
 
 @triton.jit
 def round_tf32(x):
-    """x to the nearest number of ten bits. A matrix unit cuts the other bits off, which is an error
-    twice as large and always towards zero; NaN must not wrap around.
+    """x plus half a unit of its tenth bit. A matrix unit cuts off what follows that bit, which
+    alone would be an error twice as large and always towards zero. NaN and infinities stay.
     """
-    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
-    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
-
-
-@triton.jit
-def center_tf32(x):
-    """x such that cutting it to ten bits errs towards zero as much as away from it, on average, and
-    changes no number of ten bits: `round_tf32` in one instruction.
-    """
-    return x * (1.0 + 0.6931471805599453 / 2048)
+    unit = (x.to(tl.int32, bitcast=True) & -0x800000).to(tl.float32, bitcast=True)
+    return x + unit * (1.0 / 2048)
 
 
 @triton.jit
@@ -40,7 +32,7 @@ def scaled_columns(x_ptr, c_ptr, w_ptr, out_ptr):
         c = tl.load(c_ptr + i_start + i_lane)  # c[i]
         w = tl.load(w_ptr + k_start + i_start * 1024 + w_at)  # w[i, k]
         mul = c[None, :] * w  # [k, i]
-        mul_tf32 = center_tf32(mul)  # [k, i]
+        mul_tf32 = round_tf32(mul)  # [k, i]
         x = tl.load(x_ptr + j_start * 1024 + i_start + x_at)  # x[j, i]
         x_tf32 = round_tf32(x)  # [i, j]
         sum0 = tl.dot(mul_tf32, x_tf32, sum0, input_precision="tf32")

@@ -13,11 +13,11 @@ def min_nan(a, b):
 
 @triton.jit
 def round_tf32(x):
-    """x to the nearest number of ten bits. A matrix unit cuts the other bits off, which is an error
-    twice as large and always towards zero; NaN must not wrap around.
+    """x plus half a unit of its tenth bit. A matrix unit cuts off what follows that bit, which
+    alone would be an error twice as large and always towards zero. NaN and infinities stay.
     """
-    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
-    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+    unit = (x.to(tl.int32, bitcast=True) & -0x800000).to(tl.float32, bitcast=True)
+    return x + unit * (1.0 / 2048)
 
 
 @triton.jit

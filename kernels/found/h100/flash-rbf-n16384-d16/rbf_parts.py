@@ -7,19 +7,11 @@ import triton.language as tl
 
 @triton.jit
 def round_tf32(x):
-    """x to the nearest number of ten bits. A matrix unit cuts the other bits off, which is an error
-    twice as large and always towards zero; NaN must not wrap around.
+    """x plus half a unit of its tenth bit. A matrix unit cuts off what follows that bit, which
+    alone would be an error twice as large and always towards zero. NaN and infinities stay.
     """
-    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
-    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
-
-
-@triton.jit
-def center_tf32(x):
-    """x such that cutting it to ten bits errs towards zero as much as away from it, on average, and
-    changes no number of ten bits: `round_tf32` in one instruction.
-    """
-    return x * (1.0 + 0.6931471805599453 / 2048)
+    unit = (x.to(tl.int32, bitcast=True) & -0x800000).to(tl.float32, bitcast=True)
+    return x + unit * (1.0 / 2048)
 
 
 @triton.jit
@@ -55,7 +47,7 @@ def rbf_parts(x_ptr, y_ptr, v_ptr, rbf_sum0_ptr):
         mul_4 = sum_2 * 0.5  # [k]
         sub_2 = sub - mul_4[None, :]  # [i, k]
         exp = tl.exp(sub_2)  # [i, k]
-        exp_tf32 = center_tf32(exp)  # [i, k]
+        exp_tf32 = round_tf32(exp)  # [i, k]
         v = tl.load(v_ptr + k_start * 8 + v_at, mask=l_mask[None, :], other=0.0)  # v[k, l]
         v_tf32 = round_tf32(v)  # [k, l]
         sum0 = tl.dot(exp_tf32, v_tf32, sum0, input_precision="tf32")
