@@ -222,7 +222,7 @@ class Choice:
     def outcome(self) -> Outcome:
         """The best so far."""
         self._show(len(self.tried), len(self.tried))
-        tried, split, best = tuple(self.tried), tuple(self.spent.seconds.items()), self.best
+        tried, split, best = tuple(self.tried), self.spent.so_far(), self.best
         if best is None:
             return Outcome(None, None, tried, self.base, None, None, self.trials, split)
         _, plan, function, gain, evidence = best

@@ -32,6 +32,8 @@ HOPELESS = 1.6
 LEAST_STEP = 0.04
 SHARES = (0.4, 0.7)
 """Parts of the time until which first tries start, and neighbours."""
+CHECK_SECONDS, CHECK_SHARE = 2.5, 0.5
+"""At least so many seconds are left for checking the winner, but at most this part of the time."""
 OWN_FORM = 0.9
 """The user's own form is taken for so many times its time: it rounds as the user's program does,
 and a form that is refused for its rounding has cost a check.
@@ -73,7 +75,9 @@ class Contest:
         self.reference, self.device = reference, device
         self.emitter, self.clock, self.trials = emitter, clock, trials
         now = time.monotonic()
-        self.until = tuple(now + share * seconds for share in SHARES)
+        scale = (seconds - min(CHECK_SECONDS, CHECK_SHARE * seconds)) / max(seconds, 1e-9)
+        scale = min(1.0, scale / SHARES[-1])
+        self.until = tuple(now + share * scale * seconds for share in SHARES)
         self.base = self.fastest = math.inf
         self.wanted = 0
         self.failures: dict[Plan, str] = {}
