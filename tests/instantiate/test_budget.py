@@ -259,3 +259,51 @@ def test_a_real_call_keeps_to_its_budgets(budget: float) -> None:
     assert seconds["explore"] < 1.1 + busy
     assert seconds["instantiate"] < 1.1 * budget + busy
     assert region.candidates
+
+
+@pytest.mark.parametrize(("checking", "checks"), [(0.2, 2), (9.0, 1)])
+def test_on_a_host_in_a_hurry_there_is_an_answer_before_sizes_are_improved(
+    checking: float, checks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What neighbours gain is checked too if there is time; if not, the first answer stands."""
+    clock = Clock(monkeypatch)
+    checked: list[Plan] = []
+    batches: list[list[Any]] = []
+
+    def reference(*_: Any) -> Any:
+        raise AssertionError("not run here")
+
+    def measure(functions: Any, sgraph: Any, deadline: float) -> list[float | str]:
+        batches.append(list(functions))
+        found: list[float | str] = []
+        for function in functions:
+            if clock.now >= deadline:
+                found.append("not measured: no time left")
+                continue
+            clock.now += 1.5
+            first = function is reference or function in batches[0]
+            found.append(1.0 if function is reference else 0.5 if first else 0.25)
+        return found
+
+    def verify(plan: Any, function: Any) -> Any:
+        clock.now += checking
+        checked.append(plan)
+        return True, 0.5, "", "evidence"
+
+    class Quick:
+        def functions(self, plans: Any, deadline: float) -> list[Any]:
+            return list(plans)
+
+    def pair(_: Any, candidate: Any) -> Any:
+        seconds = 0.5 if candidate in batches[0] else 0.25
+        return 1.0, seconds, 1.0 / seconds, 1.0 / seconds
+
+    options, judge = Options(tune_seconds=14.0), Judge(measure, pair, verify)
+    made = Choice(REGION.program, ON_HOST, HOST, options, Quick(), reference, judge)
+    outcome = made.run()
+    assert outcome.trials.refusals["not measured: no time left"] > 0, "there is a hurry"
+    assert len(checked) == checks
+    assert outcome.plan == checked[-1]
+    assert (outcome.gain or 0.0) == pytest.approx(2.0 * checks)
+    assert checked[0] in batches[0]
+    assert len(outcome.tried) == len({row.plan for row in outcome.tried}), "none is told twice"
