@@ -218,11 +218,14 @@ class Choice:
                     began = time.monotonic()
                     self._consider(plan, candidate)
                     self.longest = max(self.longest, time.monotonic() - began)
+        self._show(len(candidates), len(candidates))
 
     def _show(self, done: int, total: int) -> None:
         left = self.deadline - time.monotonic() if self.options.tune != "off" else None
-        best = f"{self.best[3]:.2f}x faster than XLA" if self.best is not None else ""
-        progress.note(stage="tune", done=done, total=total, best=best, left=left)
+        progress.note(stage="tune", done=done, total=total, best=self._gain(), left=left)
+
+    def _gain(self) -> str:
+        return f"{self.best[3]:.2f}x faster than XLA" if self.best is not None else ""
 
     def _late(self) -> bool:
         """Whether no further candidate may be begun."""
@@ -236,7 +239,7 @@ class Choice:
 
     def outcome(self) -> Outcome:
         """The best so far."""
-        self._show(len(self.tried), len(self.tried))
+        progress.note(best=self._gain())
         tried, split, best = tuple(self.tried), self.spent.so_far(), self.best
         if best is None:
             return Outcome(None, None, tried, self.base, None, None, self.trials, split)
