@@ -33,8 +33,10 @@ HOPELESS = 1.6
 LEAST_STEP = 0.04
 SHARES = (0.4, 0.7)
 """Parts of the time until which first tries start, and neighbours."""
-CHECK_SECONDS, CHECK_SHARE = 2.5, 0.5
-"""At least so many seconds are left for checking the winner, but at most this part of the time."""
+CHECK_SECONDS, CHECK_CALLS, CHECK_SHARE = 2.5, 40, 0.5
+"""What is left for checking the winner: at least so many seconds, and what so many calls of the
+user's own version take, but at most this part of the time.
+"""
 OWN_FORM = 0.9
 """The user's own form is taken for so many times its time: it rounds as the user's program does,
 and a form that is refused for its rounding has cost a check.
@@ -77,10 +79,7 @@ class Contest:
         """
         self.reference, self.device = reference, device
         self.emitter, self.clock, self.trials = emitter, clock, trials
-        now = time.monotonic()
-        scale = (seconds - min(CHECK_SECONDS, CHECK_SHARE * seconds)) / max(seconds, 1e-9)
-        scale = min(1.0, scale / SHARES[-1])
-        self.until = tuple(now + share * scale * seconds for share in SHARES)
+        self.start, self.seconds = time.monotonic(), seconds
         self.base = self.fastest = math.inf
         self.wanted = 0
         self.failures: dict[Plan, str] = {}
@@ -109,6 +108,14 @@ class Contest:
         for climb, mine in zip(self.climbs, self.firsts, strict=True):
             climb.times |= {plan: times[plan] for plan in mine if plan in times}
         self.form_times = {plan: times.get(plan, math.inf) for plan in self.forms}
+
+    @property
+    def until(self) -> tuple[float, ...]:
+        """When first tries end, and neighbours (`time.monotonic()`)."""
+        calls = CHECK_CALLS * self.base if self.base < math.inf else 0.0
+        check = min(max(CHECK_SECONDS, calls), CHECK_SHARE * self.seconds)
+        most = min(SHARES[-1] * self.seconds, self.seconds - check)
+        return tuple(self.start + share / SHARES[-1] * most for share in SHARES)
 
     def entries(self) -> list[Entry]:
         """The fastest plan of each candidate so far, fastest first."""
@@ -204,7 +211,7 @@ class Contest:
                 found[plan] = measured
         self.fastest = min((self.fastest, *found.values()))
         if self.fastest < self.base < math.inf:
-            progress.note(best=f"{self.base / self.fastest:.2f}x faster than XLA, not yet checked")
+            progress.note(best=f"{self.base / self.fastest:.2f}x faster than XLA, unchecked")
         return found
 
     def _fail(self, plan: Plan, sentence: str) -> None:

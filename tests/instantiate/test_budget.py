@@ -282,7 +282,7 @@ def test_on_a_host_in_a_hurry_there_is_an_answer_before_sizes_are_improved(
                 continue
             clock.now += 1.5
             first = function is reference or function in batches[0]
-            found.append(1.0 if function is reference else 0.5 if first else 0.25)
+            found.append(0.1 if function is reference else 0.05 if first else 0.025)
         return found
 
     def verify(plan: Any, function: Any) -> Any:
@@ -295,8 +295,8 @@ def test_on_a_host_in_a_hurry_there_is_an_answer_before_sizes_are_improved(
             return list(plans)
 
     def pair(_: Any, candidate: Any) -> Any:
-        seconds = 0.5 if candidate in batches[0] else 0.25
-        return 1.0, seconds, 1.0 / seconds, 1.0 / seconds
+        seconds = 0.05 if candidate in batches[0] else 0.025
+        return 0.1, seconds, 0.1 / seconds, 0.1 / seconds
 
     options, judge = Options(tune_seconds=14.0), Judge(measure, pair, verify)
     made = Choice(REGION.program, ON_HOST, HOST, options, Quick(), reference, judge)
