@@ -422,10 +422,10 @@ _COMPILING = ("backend_compile_duration", "jaxpr_to_mlir_module_duration")
 _watching = threading.Lock()  # taken for good by whoever registers the listener
 
 
-def _heard(event: str, seconds: float, **_: Any) -> None:
+def _heard(event: str, duration_secs: float, **_: Any) -> None:
     if event.endswith(_COMPILING):
         thread = threading.get_ident()
-        _compiled[thread] = _compiled.get(thread, 0.0) + seconds
+        _compiled[thread] = _compiled.get(thread, 0.0) + duration_secs
 
 
 def compile_seconds(only_here: bool = False) -> float:

@@ -208,6 +208,27 @@ def cpu(store: Path | None = None) -> Device:
     return _calibrated["CPU"]
 
 
+def nominal_cpu() -> Device:
+    """This machine's CPU with the rates of a usual core: nothing is measured, so all processes on
+    machines of one kind have the same row.
+    """
+    count = cores()
+    return Device(
+        name="CPU",
+        kind="cpu",
+        sm_count=count,
+        clock=3.0e9,
+        dram_bytes_per_s=12e9 * count,
+        l2_bytes=_cache_bytes("SC_LEVEL3_CACHE_SIZE", 32 * 2**20),
+        l2_bytes_per_s=50e9 * count,
+        smem_per_block=_cache_bytes("SC_LEVEL2_CACHE_SIZE", 2**20),
+        regs_per_sm=512,
+        rates={"f16": 70e9 * count, "tf32": 70e9 * count, "f32": 35e9 * count,
+               "special": 1e9 * count},
+        launch_s=2e-6,
+    )  # fmt: skip
+
+
 def calibrate_cpu() -> Device:
     """Measures copy and cache bandwidth, fp32 product rate and exponential rate with numpy on all
     cores.

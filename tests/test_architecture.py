@@ -123,7 +123,7 @@ ENVIRONMENT = {
     " folder is told to it no other way",
     "prism_jax/measure/worker.py": "workers get one GPU and jax's defaults",
     "prism_jax/measure/on_device.py": "in a worker, XLA is told its memory limit no other way",
-    "prism_jax/bench/warm.py": "processes are told their cache folders no other way",
+    "prism_jax/bench/warm.py": "the processes that it measures have settings of their own",
     "prism_jax/bench/sanitize.py": "XLA is told no other way to allocate each array by itself, so"
     " that the sanitizer sees where one ends",
     "prism_jax/launch/jaxtriton.py": "puts back what importing jax_triton does to TRITON_CACHE_DIR",

@@ -29,6 +29,7 @@ from prism_jax.bench import (
     suites,
     table,
     torch_baseline,
+    warm,
 )
 from prism_jax.bench.workload import Operand, Sample, Workload
 from prism_jax.measure import timing
@@ -654,6 +655,45 @@ def test_a_row_is_measured_compared_and_explained() -> None:
     assert 0.9 * total <= sum(named.values()) <= 1.1 * total
     run = records.Run(suite="doc", protocol=runner.protocol(QUICK), records=(record,))
     assert records.Run.from_json(json.loads(json.dumps(run.to_json()))) == run
+
+
+def _warm(**changes: Any) -> warm.Warm:
+    base = warm.Warm(
+        row="p b=1", device="cpu", runs=3, cold_s=9.0, jit_s=0.1, prism_s=0.2, jit_cpu_s=0.1,
+        prism_cpu_s=0.19, import_s=0.02, imported=(), same_bytes=True, jax_cache_hits=True,
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+def test_a_warm_row_shows_what_it_does_not_keep() -> None:
+    assert _warm().good
+    assert warm.line(_warm()) == [
+        "p b=1", "9.0 s", "100", "200", "100", "90", "20", "same", "hits", "",
+    ]  # fmt: skip
+    for changes, shown in (
+        ({"prism_s": 0.251}, "!"),
+        ({"imported": ("triton",)}, "! triton"),
+        ({"same_bytes": False}, "!"),
+        ({"jax_cache_hits": False}, "!"),
+    ):
+        assert not _warm(**changes).good
+        assert warm.line(_warm(**changes))[-1] == shown
+
+
+def test_warm_processes_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the command says of a real row; its time is judged where the machine is quiet."""
+    monkeypatch.setenv("PRISM_JAX_TUNE_SECONDS", "2")
+    monkeypatch.setattr(warm, "LIMIT_SECONDS", math.inf)
+    words = ["algebra", "--row", "lowrank r=16", "--warm", "1", "--json", str(tmp_path / "w.json")]
+    assert cli.main(words) == 0
+    assert "lowrank r=16" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "w.json").read_text())["rows"]
+    assert (row["imported"], row["same_bytes"], row["jax_cache_hits"]) == ([], True, True)
+    assert row["cold_s"] > row["prism_s"] > row["import_s"] > 0.0
+    with pytest.raises(RuntimeError, match="no suite 'doc'"):
+        warm.first(CHAIN, "jit", {})
 
 
 def test_a_failing_row_does_not_stop_the_others() -> None:

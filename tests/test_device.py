@@ -52,7 +52,7 @@ def test_damaged_store_costs_a_measurement_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     monkeypatch.setattr(device, "_calibrated", {})
-    (tmp_path / "cpu-row-v1.json").write_text(content)
+    (tmp_path / device._FILE).write_text(content)
     row = device.cpu(tmp_path)
     assert row.kind == "cpu"
     monkeypatch.setattr(device, "_calibrated", {})
@@ -64,6 +64,19 @@ def test_unwritable_store_is_no_error(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(device, "_calibrated", {})
     (tmp_path / "file").write_text("a file where the folder should be")
     assert device.cpu(tmp_path / "file").name == "CPU"
+
+
+def test_a_nominal_row_is_near_a_measured_one_and_measures_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured = device.cpu()
+    monkeypatch.setattr(device, "_best", lambda *_: pytest.fail("measured"))
+    nominal = device.nominal_cpu()
+    assert nominal == device.nominal_cpu()
+    assert nominal.kind == measured.kind
+    assert (nominal.sm_count, nominal.l2_bytes) == (measured.sm_count, measured.l2_bytes)
+    for unit in ("f16", "tf32", "f32", "special"):
+        assert 0.05 < nominal.rate(unit) / measured.rate(unit) < 20.0
 
 
 def test_naming_the_cpu_does_not_import_jax() -> None:

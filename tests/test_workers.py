@@ -70,6 +70,12 @@ def test_a_crash_is_named_and_survived(pool: Pool) -> None:
     assert pool.run("os:getpid", timeout=20.0) != pid
 
 
+def test_a_segmentation_fault_is_a_crash(pool: Pool) -> None:
+    with pytest.raises(CrashError, match="signal SIGSEGV"):
+        pool.run("builtins:eval", "__import__('ctypes').string_at(0)", timeout=20.0)
+    assert pool.run("builtins:eval", "1 + 1", timeout=20.0) == 2
+
+
 def test_a_worker_that_ended_while_idle_is_replaced(pool: Pool) -> None:
     pid = pool.run("os:getpid", timeout=20.0)
     os.kill(pid, signal.SIGKILL)
@@ -92,6 +98,13 @@ def test_a_hang_is_killed_with_its_children(pool: Pool, tmp_path: Path) -> None:
 def test_memory_is_bounded(pool: Pool) -> None:
     with pytest.raises(TargetError, match="MemoryError"):
         pool.run("builtins:bytearray", workers.MEMORY_BYTES, timeout=20.0)
+    # The same in small steps, each of which the system would grant.
+    without_end = "[bytes(2**24) for _ in iter(int, 1)]"
+    start = time.monotonic()
+    with pytest.raises(TargetError, match="MemoryError"):
+        pool.run("builtins:eval", without_end, timeout=30.0)
+    assert time.monotonic() - start < 35.0
+    assert pool.run("builtins:eval", "1 + 1", timeout=20.0) == 2
 
 
 def test_map_keeps_order_and_losses_apart(pool: Pool) -> None:

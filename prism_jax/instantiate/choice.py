@@ -19,7 +19,7 @@ from prism_jax import progress
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
 from prism_jax.instantiate.climb import unrolls
-from prism_jax.instantiate.host import Contest
+from prism_jax.instantiate.host import Contest, Entry
 from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.instantiate.rank import Ranking
 from prism_jax.instantiate.spent import Spent
@@ -38,6 +38,8 @@ HOPELESS = 1.5
 STRUCTURES = 4
 FINALISTS = 3
 """Plans that are compared and checked although the time is over, where those before are refused."""
+WORTH = 0.95
+"""A plan is checked in place of one that has passed if it takes at most so many times its time."""
 FORMS = 4
 PASSING = ("no worker process", "measuring may use", "RESOURCE_EXHAUSTED", "out of memory")
 """Words of refusals that say nothing about the candidate: another time it may run."""
@@ -139,6 +141,7 @@ class Choice:
             self.spent.timed("verify", judge.verify),
         )
         self.longest = 0.0
+        self.refused_forms: set[str] = set()
         self.own = next(c for c in result.candidates if c.why == "XLA")
         self.deadline = time.monotonic() + options.tune_seconds
         self.trials = Trials()
@@ -155,37 +158,49 @@ class Choice:
         return self.outcome()
 
     def _contest(self) -> None:
-        """On a host: everything is measured first, then the fastest that is right is taken."""
+        """On a host: everything is measured first, then the fastest that is right is taken. Where
+        time is short, what is fastest after the first tries is checked before sizes are improved,
+        so that there is an answer.
+        """
         contest = Contest(
             self.reference, self.device, self.emitter, self.judge.kernel_clock,
             self.options.tune_seconds, self.trials,
         )  # fmt: skip
         self._show(0, 0)
-        waiting = contest.run(self._candidates(), self.program.digest)
-        finalists, refused_forms = 0, set[str]()
+        contest.first(self._candidates(), self.program.digest)
+        early = next(iter(contest.entries()), None) if contest.hurried else None
+        if early is not None and early.seconds <= contest.base and not self._late():
+            self._check(early)
+        contest.uphill()
+        waiting = [entry for entry in contest.entries() if early is None or entry != early]
+        finalists = 0
         while waiting:
             # Other structures of a form that the contract refused round much like it.
-            entry = min(waiting, key=lambda e: e.candidate.form.digest in refused_forms)
+            entry = min(waiting, key=lambda e: e.candidate.form.digest in self.refused_forms)
             waiting.remove(entry)
             measured = entry.seconds if math.isfinite(entry.seconds) else None
+            better = early is not None and contest.weight(entry) < WORTH * contest.weight(early)
             if measured is None:
                 refused = entry.why or "no time left"
-            elif self.best is not None:
+            elif self.best is not None and (finalists or not better):
                 refused = "slower than the plan chosen"
             elif entry.seconds > contest.base:
                 refused = "slower than XLA's own version"
-            elif self.stopped or (finalists >= FINALISTS and self._late()):
+            elif self.stopped or ((finalists >= FINALISTS or self.best) and self._late()):
                 refused = "no time left"
             else:
                 finalists += 1
-                began = time.monotonic()
-                self._consider(entry.plan, entry.candidate)
-                self.longest = max(self.longest, time.monotonic() - began)
-                if self.tried[-1].error is not None and self.best is None:
-                    refused_forms.add(entry.candidate.form.digest)
+                self._check(entry)
                 continue
             self._add(entry.plan, entry.candidate, measured=measured, refused=refused)
         self.base = self.base or (contest.base if math.isfinite(contest.base) else None)
+
+    def _check(self, entry: Entry) -> None:
+        began = time.monotonic()
+        self._consider(entry.plan, entry.candidate)
+        self.longest = max(self.longest, time.monotonic() - began)
+        if self.tried[-1].error is not None and self.best is None:
+            self.refused_forms.add(entry.candidate.form.digest)
 
     def _one_by_one(self) -> None:
         candidates = self._candidates()
@@ -207,11 +222,14 @@ class Choice:
                     began = time.monotonic()
                     self._consider(plan, candidate)
                     self.longest = max(self.longest, time.monotonic() - began)
+        self._show(len(candidates), len(candidates))
 
     def _show(self, done: int, total: int) -> None:
         left = self.deadline - time.monotonic() if self.options.tune != "off" else None
-        best = f"{self.best[3]:.2f}x faster than XLA" if self.best is not None else ""
-        progress.note(stage="tune", done=done, total=total, best=best, left=left)
+        progress.note(stage="tune", done=done, total=total, best=self._gain(), left=left)
+
+    def _gain(self) -> str:
+        return f"{self.best[3]:.2f}x faster than XLA" if self.best is not None else ""
 
     def _surveyed(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The candidates, those first whose first tries are fastest."""
@@ -246,8 +264,8 @@ class Choice:
 
     def outcome(self) -> Outcome:
         """The best so far."""
-        self._show(len(self.tried), len(self.tried))
-        tried, split, best = tuple(self.tried), tuple(self.spent.seconds.items()), self.best
+        progress.note(best=self._gain())
+        tried, split, best = tuple(self.tried), self.spent.so_far(), self.best
         if best is None:
             return Outcome(None, None, tried, self.base, None, None, self.trials, split)
         _, plan, function, gain, evidence = best

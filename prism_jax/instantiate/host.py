@@ -1,8 +1,9 @@
 """The contest of plans on a host: all structures at a few sizes, then uphill from the fastest.
 
 In: candidates, and the user's own version. Out: the fastest plan of each candidate with its time,
-fastest first, and the time of the user's own version in the same run. Nothing is checked here and
-no gain is claimed: whoever calls compares the winners with the reference properly and verifies.
+fastest first, at any moment, and the time of the user's own version in the same run. Nothing is
+checked here and no gain is claimed: whoever calls compares the winners with the reference properly
+and verifies.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ HOPELESS = 1.6
 LEAST_STEP = 0.04
 SHARES = (0.4, 0.7)
 """Parts of the time until which first tries start, and neighbours."""
+CHECK_SECONDS, CHECK_CALLS, CHECK_SHARE = 2.5, 40, 0.5
+"""What is left for checking the winner: at least so many seconds, and what so many calls of the
+user's own version take, but at most this part of the time.
+"""
 OWN_FORM = 0.9
 """The user's own form is taken for so many times its time: it rounds as the user's program does,
 and a form that is refused for its rounding has cost a check.
@@ -54,7 +59,9 @@ class Entry:
 
 
 class Contest:
-    """One contest; `run` does it once."""
+    """One contest: `first`, then `uphill`; `entries` says how it stands. `hurried`: the first tries
+    did not all have their turn.
+    """
 
     def __init__(
         self, reference: Function, device: Device, emitter: Emitter, clock: Clock, seconds: float,
@@ -72,34 +79,59 @@ class Contest:
         """
         self.reference, self.device = reference, device
         self.emitter, self.clock, self.trials = emitter, clock, trials
-        now = time.monotonic()
-        self.until = tuple(now + share * seconds for share in SHARES)
+        self.start, self.seconds = time.monotonic(), seconds
         self.base = self.fastest = math.inf
         self.wanted = 0
         self.failures: dict[Plan, str] = {}
         self.broken: set[Plan] = set()
+        self.own, self.hurried = "", False
+        self.climbs: list[Climb] = []
+        self.firsts: list[list[Plan]] = []
+        self.forms: dict[Plan, Candidate] = {}
+        self.form_times: dict[Plan, float] = {}
 
-    def run(self, candidates: Sequence[Candidate], own: str) -> list[Entry]:
-        """The fastest plan of each candidate, fastest first; `own`: digest of the user's form."""
-        climbs = [Climb(c, self.device) for c in candidates if c.kernels]
-        forms = {p: c for c in candidates if not c.kernels for p in self._by_library(c, own)}
-        leaders = _leaders(climbs)
-        firsts = [climb.first(FIRST if climb in leaders else 1) for climb in climbs]
-        turns = [plan for turn in zip_longest(*firsts) for plan in turn if plan is not None]
-        times = self._times([*turns, *forms], self.until[0])
-        for climb, plans in zip(climbs, firsts, strict=True):
-            climb.times |= {plan: times[plan] for plan in plans if plan in times}
-        self._uphill(climbs)
-        self.trials.rows += [row for climb in climbs for row in climb.rows()]
+    def first(self, candidates: Sequence[Candidate], own: str) -> None:
+        """First tries of every candidate; `own`: digest of the user's form. Where none of them was
+        measured in its time, the time for what comes after is theirs.
+        """
+        self.own = own
+        self.climbs = [Climb(c, self.device) for c in candidates if c.kernels]
+        self.forms = {p: c for c in candidates if not c.kernels for p in self._by_library(c, own)}
+        leaders = _leaders(self.climbs)
+        self.firsts = [c.first(FIRST if c in leaders else 1) for c in self.climbs]
+        turns = [plan for turn in zip_longest(*self.firsts) for plan in turn if plan is not None]
+        plans = [*turns, *self.forms]
+        times = self._times(plans, self.until[0])
+        self.hurried = any(LATE in self.failures.get(plan, "") for plan in plans)
+        if self.hurried and not times:
+            times = self._times([p for p in plans if p not in self.broken], self.until[1])
+        for climb, mine in zip(self.climbs, self.firsts, strict=True):
+            climb.times |= {plan: times[plan] for plan in mine if plan in times}
+        self.form_times = {plan: times.get(plan, math.inf) for plan in self.forms}
+
+    @property
+    def until(self) -> tuple[float, ...]:
+        """When first tries end, and neighbours (`time.monotonic()`)."""
+        calls = CHECK_CALLS * self.base if self.base < math.inf else 0.0
+        check = min(max(CHECK_SECONDS, calls), CHECK_SHARE * self.seconds)
+        most = min(SHARES[-1] * self.seconds, self.seconds - check)
+        return tuple(self.start + share / SHARES[-1] * most for share in SHARES)
+
+    def entries(self) -> list[Entry]:
+        """The fastest plan of each candidate so far, fastest first."""
         entries = [
-            self._entry(climb, plans[0]) for climb, plans in zip(climbs, firsts, strict=True)
+            self._entry(climb, plans[0])
+            for climb, plans in zip(self.climbs, self.firsts, strict=True)
         ]
         entries += [
-            Entry(plan, candidate, times.get(plan, math.inf), self.failures.get(plan, ""))
-            for plan, candidate in forms.items()
+            Entry(plan, candidate, self.form_times[plan], self.failures.get(plan, ""))
+            for plan, candidate in self.forms.items()
         ]
-        risk = {True: OWN_FORM, False: 1.0}
-        return sorted(entries, key=lambda e: e.seconds * risk[e.candidate.form.digest == own])
+        return sorted(entries, key=self.weight)
+
+    def weight(self, entry: Entry) -> float:
+        """By what entries are ordered: seconds, less for what is sure to be right."""
+        return entry.seconds * (OWN_FORM if entry.candidate.form.digest == self.own else 1.0)
 
     def _by_library(self, candidate: Candidate, own: str) -> list[Plan]:
         roots = [store.value for store in candidate.form.outputs]
@@ -113,10 +145,14 @@ class Contest:
         plan = climb.best or first
         return Entry(plan, climb.candidate, climb.seconds, self.failures.get(plan, ""))
 
-    def _uphill(self, climbs: Sequence[Climb]) -> None:
+    def uphill(self) -> None:
         """Improves the structures that may still win, the fastest first, and gives what it finds
         to the other forms of the same structure.
         """
+        self._uphill(self.climbs)
+        self.trials.rows += [row for climb in self.climbs for row in climb.rows()]
+
+    def _uphill(self, climbs: Sequence[Climb]) -> None:
         fastest = min((climb.seconds for climb in climbs), default=math.inf)
         if not fastest < HOPELESS * self.base:
             return
@@ -175,7 +211,7 @@ class Contest:
                 found[plan] = measured
         self.fastest = min((self.fastest, *found.values()))
         if self.fastest < self.base < math.inf:
-            progress.note(best=f"{self.base / self.fastest:.2f}x faster than XLA, not yet checked")
+            progress.note(best=f"{self.base / self.fastest:.2f}x faster than XLA, unchecked")
         return found
 
     def _fail(self, plan: Plan, sentence: str) -> None:

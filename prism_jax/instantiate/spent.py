@@ -6,7 +6,7 @@ XLA's compiler works inside of what measures and verifies; its time counts as co
 >>> spent = Spent()
 >>> spent.timed("measure", lambda x: x + 1)(2)
 3
->>> sorted(spent.seconds)
+>>> [kind for kind, _ in spent.so_far()]
 ['compile', 'measure', 'verify']
 """
 
@@ -32,24 +32,33 @@ class Spent:
     """Seconds by kind; one for each choice."""
 
     def __init__(self) -> None:
-        self.seconds = {"compile": 0.0, "measure": 0.0, "verify": 0.0}
+        self._seconds = {"compile": 0.0, "measure": 0.0, "verify": 0.0}
+        self._running: tuple[str, float, float] | None = None
 
     def timed(self, kind: str, function: Callable[P, T]) -> Callable[P, T]:
-        """The function, with its time added to `seconds[kind]`, less what XLA compiled in it."""
+        """The function, with its time counted as of this kind, less what XLA compiled in it."""
 
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
-            start, before = time.perf_counter(), compat.compile_seconds()
+            self._running = kind, time.perf_counter(), compat.compile_seconds()
             try:
                 return function(*args, **kwargs)
             finally:
-                took = time.perf_counter() - start
-                # What several threads compile at once takes no longer than all of it together.
-                compiling = min(took, compat.compile_seconds() - before)
-                self.seconds["compile"] += compiling
-                self.seconds[kind] += took - compiling
+                self._seconds, self._running = dict(self.so_far()), None
 
         return run
+
+    def so_far(self) -> tuple[tuple[str, float], ...]:
+        """The seconds of each kind, with what runs now; any thread may ask."""
+        seconds, running = dict(self._seconds), self._running
+        if running is not None:
+            kind, start, before = running
+            took = time.perf_counter() - start
+            # What several threads compile at once takes no longer than all of it together.
+            compiling = min(took, compat.compile_seconds() - before)
+            seconds["compile"] += compiling
+            seconds[kind] += took - compiling
+        return tuple(seconds.items())
 
     def emitter(self, emitter: Emitter) -> Emitter:
         """The emitter, whose work counts as compiling."""

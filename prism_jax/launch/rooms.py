@@ -49,16 +49,24 @@ class Target:
       name: of the row.
       identity: what makes it the device it is, as JSON types: part of the cache's keys.
       make: gives the row.
+      nominal: gives it without measuring, where `make` measures.
     """
 
     name: str
     identity: Mapping[str, Any]
     make: Callable[[], devices.Device]
+    nominal: Callable[[], devices.Device] | None = None
 
     @functools.cached_property
     def row(self) -> devices.Device:
         """The row of the device table."""
         return self.make()
+
+    def row_for(self, options: Options) -> devices.Device:
+        """The row to plan with: under `tune="off"` nothing is measured, and all processes decide
+        alike.
+        """
+        return self.nominal() if self.nominal and options.tune == "off" else self.row
 
 
 def target(options: Options) -> Target:
@@ -69,7 +77,8 @@ def target(options: Options) -> Target:
     elif options.device is None or options.device.upper() == "CPU":
         machine = {"processor": devices.processor(), "cores": devices.cores()}
         store = _row_folder(options, machine)
-        return Target("CPU", {**present, **machine}, lambda: devices.cpu(store))
+        make = functools.partial(devices.cpu, store)
+        return Target("CPU", {**present, **machine}, make, devices.nominal_cpu)
     else:
         row = devices.row(options.device)
     return Target(row.name, {**present, "row": row.to_json()}, lambda: row)
@@ -92,14 +101,15 @@ def explore(program: Any, device: Target, options: Options) -> SearchResult:
     """What the search finds for a program; meanwhile what tuning will need gets ready."""
     from prism_jax.explore import explore as search
 
-    if device.row.kind == "gpu" and options.tune != "off":
+    row = device.row_for(options)
+    if row.kind == "gpu" and options.tune != "off":
         from prism_jax.emit import compile as toolchain
         from prism_jax.launch.build import Builder
         from prism_jax.measure import worker
 
-        toolchain.prepare(device.row.compute_capability, Builder(device.row).workers)
+        toolchain.prepare(row.compute_capability, Builder(row).workers)
         worker.prepare()
-    return search(program, device.row, options)
+    return search(program, row, options)
 
 
 def choose(region: Any, found: SearchResult, device: Target, options: Options) -> Any:
@@ -111,7 +121,7 @@ def choose(region: Any, found: SearchResult, device: Target, options: Options) -
     from prism_jax.measure.inputs import random_inputs
     from prism_jax.measure.pairs import Pairs
 
-    program, row, reference = region.program, device.row, _reference(region)
+    program, row, reference = region.program, device.row_for(options), _reference(region)
 
     @functools.cache
     def pairs() -> Pairs:

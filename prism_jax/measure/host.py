@@ -25,9 +25,9 @@ HOPELESS = 1.6
 """A function is not sampled again once it took so many times what the best took."""
 ROUNDS, SECONDS = (3, 12), 0.15
 """Rounds of samples, and the seconds per function that may go into them beyond the fewest."""
-SHARE, USUAL = 0.5, 3.0
+SHARE, USUAL, LEAST_SECONDS = 0.5, 3.0, 1.5
 """How long a function may compile and run once: this share of the time left, or so many times what
-the slowest before it took.
+the slowest before it took, or these seconds, whatever is most.
 """
 
 
@@ -51,8 +51,8 @@ def host_clock(functions: Sequence[Function], sgraph: SGraph, deadline: float) -
         left = deadline - start
         # The first is the yardstick of the others; after the last comes nothing.
         alone = number in (1, len(functions))
-        limit = left if alone else min(left, max(SHARE * left, USUAL * slowest))
-        found.append(_first(calls[-1], arguments, limit, left))
+        limit = left if alone else min(left, max(SHARE * left, USUAL * slowest, LEAST_SECONDS))
+        found.append(_first(calls[-1], arguments, limit))
         if isinstance(found[-1], float):
             slowest = max(slowest, time.monotonic() - start)
         progress.advance()
@@ -68,7 +68,7 @@ def host_clock(functions: Sequence[Function], sgraph: SGraph, deadline: float) -
     return found
 
 
-def _first(call: Function, arguments: Sequence[Any], limit: float, left: float) -> float | str:
+def _first(call: Function, arguments: Sequence[Any], limit: float) -> float | str:
     """Seconds of the second call; a sentence where two calls do not end in `limit` seconds."""
     import jax
 
@@ -76,12 +76,12 @@ def _first(call: Function, arguments: Sequence[Any], limit: float, left: float) 
         jax.block_until_ready(call(*arguments))
         return _once(call, arguments)
 
-    if left <= 0.0:
+    if limit <= 0.0:
         return "not measured: no time left"
     try:
         return compat.aside(run, limit)
     except TimeoutError:
-        return "not measured: no time left" if limit >= left else f"did not end in {limit:.2g} s"
+        return f"did not end in {limit:.2g} s"
     except Exception as error:  # a candidate that does not run is an answer
         return f"does not run: {type(error).__name__}: {error}"
 
