@@ -3,9 +3,9 @@ estimate to rank by.
 
 The bound is max(compulsory bytes / bandwidth, loaded bytes / L2 bandwidth, arithmetic / rate of its
 unit) + launch, the on-chip rates scaled by the share of multiprocessors that have a block. Where an
-emitter may skip steps behind a mask, only the compulsory bytes count. The estimate adds what real
-kernels pay and no bound may assume: whole waves, the latency of a step, rates that are not quite
-reached. It is never below the bound (design, section 6.5).
+emitter may skip steps behind a mask, only the bytes that the mask cannot spare count. The estimate
+adds what real kernels pay and no bound may assume: whole waves, the latency of a step, rates that
+are not quite reached. It is never below the bound (design, section 6.5).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def unit_of(unit: Any) -> Unit:
 def bound(form: Form, device: Device) -> Column:
     """Seconds below which no instance with these sizes can run."""
     share = np.minimum(1.0, np.asarray(form.blocks) / device.sm_count)
-    times = [np.asarray(form.compulsory + form.stored) / device.dram_bytes_per_s]
+    times = [np.asarray(form.certain + form.stored) / device.dram_bytes_per_s]
     if not form.masked:
         times.append(np.asarray(form.loaded) / (device.l2_bytes_per_s * share))
         for unit, count in form.arithmetic.items():

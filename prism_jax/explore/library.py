@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from prism_jax.device import Device
 from prism_jax.explore.bounds import DOT_SHARE, least_launch, unit_of
 from prism_jax.explore.closed import OWN, Sizes
-from prism_jax.ir.counts import distinct
+from prism_jax.ir.counts import certain_loads, distinct
 from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Reduce, Store, Tensor
 from prism_jax.ir.ops import OPS
 from prism_jax.ir.product import product_of
@@ -69,7 +69,7 @@ def library_cost(
     last = sum(_bytes(n, sizes) for n in _leaves([s.value for s in stores]))
     if not all(isinstance(s.value, Reduce) for s in stores):
         total += (written + last) / device.dram_bytes_per_s + device.launch_s
-    floor = traffic(stores, device, sizes) + least_launch(device)
+    floor = traffic(stores, device, sizes, certain=True) + least_launch(device)
     return Costed((LibraryCall(name, "xla", stores),), floor, max(total, floor), (), "XLA")
 
 
@@ -90,16 +90,20 @@ def _pointwise(root: Node, device: Device, sizes: Sizes) -> float:
     return total
 
 
-def traffic(stores: tuple[Store, ...], device: Device, sizes: Sizes = OWN) -> float:
+def traffic(
+    stores: tuple[Store, ...], device: Device, sizes: Sizes = OWN, certain: bool = False
+) -> float:
     """Seconds in which any launch for these stores moves its bytes: it writes them, and reads once
-    what they are made of.
+    what they are made of. `certain`: without what a mask may spare; then no implementation at all
+    is faster.
     """
     written = sum(_stored(s, sizes) for s in stores)
     read: dict[Tensor, float] = {}
-    for node in walk(s.value for s in stores):
-        if isinstance(node, Load):
-            least = float(distinct(node, sizes.extent) * sizes.each(node.tensor))
-            read[node.tensor] = max(read.get(node.tensor, 0.0), least)
+    roots = [s.value for s in stores]
+    loads = certain_loads(roots) if certain else (n for n in walk(roots) if isinstance(n, Load))
+    for node in loads:
+        least = float(distinct(node, sizes.extent) * sizes.each(node.tensor))
+        read[node.tensor] = max(read.get(node.tensor, 0.0), least)
     return (written + sum(read.values())) / device.dram_bytes_per_s
 
 

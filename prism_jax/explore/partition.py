@@ -157,14 +157,15 @@ class Costs:
         """The lowest bound of anything that computes a group, of those that were costed."""
         self._ours: dict[Group, tuple[Costed, ...]] = {}
         self._library: dict[Group, Costed] = {}
-        self._traffic: dict[Group, float] = {}
+        self._traffic: dict[tuple[Group, bool], float] = {}
         self._floors: dict[Group, float] = {}
 
-    def traffic(self, group: Group) -> float:
-        """Seconds in which any launch for the group moves its bytes, at least."""
-        if group not in self._traffic:
-            self._traffic[group] = traffic(group.stores, self.device, self.sizes)
-        return self._traffic[group]
+    def traffic(self, group: Group, certain: bool = False) -> float:
+        """Seconds in which any launch for the group moves its bytes, at least (see `traffic`)."""
+        key = (group, certain)
+        if key not in self._traffic:
+            self._traffic[key] = traffic(group.stores, self.device, self.sizes, certain)
+        return self._traffic[key]
 
     def library(self, group: Group) -> Costed:
         """The group by XLA."""

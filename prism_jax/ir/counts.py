@@ -11,10 +11,11 @@ wires once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from prism_jax.ir.nodes import Axis, Index, Load
+from prism_jax.ir.nodes import Axis, Index, Iota, Load, Node, Pointwise
+from prism_jax.ir.program import walk
 from prism_jax.ir.tape import Traced
 
 Number = Any
@@ -65,6 +66,29 @@ def distinct(load: Load, extent: Callable[[Axis], Number]) -> Number:
         else:
             total = total * _positions(index, axes, extent)
     return total
+
+
+def certain_loads(roots: Iterable[Node]) -> Iterator[Load]:
+    """The loads whose elements every way to compute these terms reads: not those behind a mask over
+    the values of axes, which may say of whole tiles that they are not needed.
+    """
+    stack, seen = list(roots), set[Node]()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, Load):
+            yield node
+            stack.extend(node.index_nodes)
+        elif isinstance(node, Pointwise) and node.op == "where" and _of_axes(node.args[0]):
+            stack.append(node.args[0])
+        else:
+            stack.extend(node.children)
+
+
+def _of_axes(condition: Node) -> bool:
+    return any(isinstance(node, Iota) for node in walk([condition]))
 
 
 def _positions(index: Index, axes: list[Axis], extent: Callable[[Axis], Number]) -> Number:
