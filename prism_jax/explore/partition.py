@@ -12,8 +12,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import least_estimate
@@ -249,32 +251,39 @@ class Costs:
         number of parts of a split) has one value.
         """
         times = [closed.at(self.device, self.sizes) for closed in variant.closed]
-        if any(len(t) == 0 for t in times):
+        if not all(t.fits for t in times):
             return None
         kernels = variant.kernels
         shared = [s for s in kernels[0].symbols if s.startswith("S_")] if len(times) > 1 else []
         if not shared:
             picks = [int(np.argmin(t.estimates)) for t in times]
-            total = sum(float(t.estimates[p]) for t, p in zip(times, picks, strict=True))
+            total = sum(float(t.estimates.flat[p]) for t, p in zip(times, picks, strict=True))
             least = sum(float(t.bounds.min()) for t in times)
             return Costed(kernels, least, total, _chosen(kernels, times, picks), variant.why)
         [symbol] = shared
-        best: tuple[float, list[int]] | None = None
-        lowest = math.inf
-        for value in np.unique(times[0].table[symbol]):
-            rows = [np.flatnonzero(t.table[symbol] == value) for t in times]
-            if any(len(r) == 0 for r in rows):
-                continue
-            picks = [int(r[np.argmin(t.estimates[r])]) for t, r in zip(times, rows, strict=True)]
-            total = sum(float(t.estimates[p]) for t, p in zip(times, picks, strict=True))
-            lowest = min(
-                lowest, sum(float(t.bounds[r].min()) for t, r in zip(times, rows, strict=True))
-            )
-            if best is None or total < best[0]:
-                best = (total, picks)
-        if best is None:
+        parts = min(len(t.values[symbol]) for t in times)  # a long table leaves the first ones
+        totals, bounds = np.zeros(parts), np.zeros(parts)
+        rows: list[npt.NDArray[np.intp]] = []
+        for t in times:
+            estimates, own = _by(symbol, t, t.estimates)[:parts], _by(symbol, t, t.bounds)[:parts]
+            places = _by(symbol, t, np.arange(t.estimates.size).reshape(t.estimates.shape))
+            best = np.argmin(estimates, axis=1)
+            rows.append(places[np.arange(parts), best])
+            totals += estimates[np.arange(parts), best]
+            bounds += own.min(axis=1)
+        pick = int(np.argmin(totals))
+        if not math.isfinite(totals[pick]):
             return None
-        return Costed(kernels, lowest, best[0], _chosen(kernels, times, best[1]), variant.why)
+        picks = [int(row[pick]) for row in rows]
+        chosen = _chosen(kernels, times, picks)
+        return Costed(kernels, float(bounds.min()), float(totals[pick]), chosen, variant.why)
+
+
+def _by(symbol: str, times: Times, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array over all assignments as one row for each value of the symbol."""
+    dimension = list(times.values).index(symbol)
+    rows = np.moveaxis(array, dimension, 0)
+    return rows.reshape(len(rows), -1)
 
 
 def _chosen(
@@ -282,9 +291,8 @@ def _chosen(
 ) -> tuple[tuple[str, int], ...]:
     sizes: dict[str, int] = {}
     for kernel, known, row in zip(kernels, times, picks, strict=True):
-        for symbol, column in known.table.items():
-            name = symbol if symbol.startswith("S_") else f"{kernel.name}.{symbol}"
-            sizes[name] = int(column[row])
+        for symbol, value in known.sizes(row).items():
+            sizes[symbol if symbol.startswith("S_") else f"{kernel.name}.{symbol}"] = value
     return tuple(sorted(sizes.items()))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from prism_jax.ir.nodes import Axis, Index, Iota, Load, Node, Pointwise
 from prism_jax.ir.program import walk
-from prism_jax.ir.tape import Traced
+from prism_jax.ir.tape import PLAIN, Traced
 
 Number = Any
 """int, NumPy integer array, sympy expression, or recorded number."""
@@ -109,7 +109,7 @@ def _positions(index: Index, axes: list[Axis], extent: Callable[[Axis], Number])
 
 def minimum(a: Number, b: Number) -> Number:
     """The smaller of two numbers of any kind."""
-    if isinstance(a, int) and isinstance(b, int):
+    if isinstance(a, PLAIN) and isinstance(b, PLAIN):
         return min(a, b)
     if isinstance(a, Traced) or isinstance(b, Traced):
         return a.minimum(b) if isinstance(a, Traced) else b.minimum(a)
@@ -124,4 +124,14 @@ def minimum(a: Number, b: Number) -> Number:
 
 def maximum(a: Number, b: Number) -> Number:
     """The larger of two numbers of any kind."""
-    return -minimum(-a, -b)
+    if isinstance(a, PLAIN) and isinstance(b, PLAIN):
+        return max(a, b)
+    if isinstance(a, Traced) or isinstance(b, Traced):
+        return a.maximum(b) if isinstance(a, Traced) else b.maximum(a)
+    if hasattr(a, "free_symbols") or hasattr(b, "free_symbols"):
+        import sympy
+
+        return sympy.Max(a, b)
+    import numpy as np
+
+    return np.maximum(a, b)

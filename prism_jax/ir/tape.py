@@ -14,6 +14,7 @@ no walk.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,9 +52,16 @@ class Traced:
     def __neg__(self) -> Any:
         return self.tape.record("sub", 0, self)
 
+    def __truediv__(self, other: Any) -> Any:
+        return self.tape.record("truediv", self, other)
+
     def minimum(self, other: Any) -> Any:
         """The smaller of two numbers."""
         return self.tape.record("min", self, other)
+
+    def maximum(self, other: Any) -> Any:
+        """The larger of two numbers."""
+        return self.tape.record("max", self, other)
 
 
 class Tape:
@@ -65,6 +73,8 @@ class Tape:
         self.symbols: dict[str, int] = {}
         self.steps: list[tuple[str, Any, Any]] = []
         self._known: dict[tuple[str, Any, Any], Any] = {}
+        self._places: dict[int, int] = {}
+        self._straight: tuple[list[str], list[Any], list[tuple[Any, int, int]]] = ([], [], [])
 
     def symbol(self, name: str) -> Traced:
         """The number that `run` is told under this name."""
@@ -87,28 +97,66 @@ class Tape:
 
     def run(self, numbers: Mapping[str, Any], wanted: Sequence[Any]) -> list[Any]:
         """The wanted values, as the recorded code would compute them from these numbers."""
-        import numpy as np
+        first, constants, line = self._line()
+        values = [numbers[name] for name in first]
+        values += constants
+        append = values.append
+        for operation, a, b in line:
+            append(operation(values[a], values[b]))
+        places = self._places
+        return [values[places[w.place]] if isinstance(w, Traced) else w for w in wanted]
 
-        values: list[Any] = []
+    def _line(self) -> tuple[list[str], list[Any], list[tuple[Any, int, int]]]:
+        """The symbols, the constants, and every operation with the places of its operands, when
+        the symbols and constants come first.
+        """
+        if len(self._places) == len(self.steps):
+            return self._straight
+        first = list(self.symbols)
+        constants: list[Any] = []
+        known: dict[tuple[type, Any], int] = {}
+        self._places = places = dict[int, int]()
         for op, a, b in self.steps:
+            for operand in (a, b):
+                key = (type(operand), operand)
+                if op != "symbol" and type(operand) is not tuple and key not in known:
+                    known[key] = len(first) + len(constants)
+                    constants.append(operand)
+        line: list[tuple[Any, int, int]] = []
+        for n, (op, a, b) in enumerate(self.steps):
             if op == "symbol":
-                values.append(numbers[a])
+                places[n] = first.index(a)
                 continue
-            x = values[a[0]] if type(a) is tuple else a
-            y = values[b[0]] if type(b) is tuple else b
-            if op == "mul":
-                values.append(x * y)
-            elif op == "add":
-                values.append(x + y)
-            elif op == "sub":
-                values.append(x - y)
-            elif op == "floordiv":
-                values.append(x // y)
-            elif isinstance(x, int) and isinstance(y, int):
-                values.append(min(x, y))
-            else:
-                values.append(np.minimum(x, y))
-        return [values[w.place] if isinstance(w, Traced) else w for w in wanted]
+            x, y = (places[v[0]] if type(v) is tuple else known[type(v), v] for v in (a, b))
+            places[n] = len(first) + len(constants) + len(line)
+            line.append((OPERATIONS[op], x, y))
+        self._straight = first, constants, line
+        return self._straight
+
+
+PLAIN = (int, float)
+
+
+def _least(x: Any, y: Any) -> Any:
+    if isinstance(x, PLAIN) and isinstance(y, PLAIN):
+        return min(x, y)
+    import numpy as np
+
+    return np.minimum(x, y)
+
+
+def _most(x: Any, y: Any) -> Any:
+    if isinstance(x, PLAIN) and isinstance(y, PLAIN):
+        return max(x, y)
+    import numpy as np
+
+    return np.maximum(x, y)
+
+
+OPERATIONS = {
+    "mul": operator.mul, "add": operator.add, "sub": operator.sub, "min": _least, "max": _most,
+    "floordiv": operator.floordiv, "truediv": operator.truediv,
+}  # fmt: skip
 
 
 def _is(value: Any, number: int) -> bool:
