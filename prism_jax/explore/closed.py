@@ -26,11 +26,11 @@ from prism_jax.explore.sizes import (
     legal,
     widest_of,
 )
+from prism_jax.explore.symbols import Symbols
 from prism_jax.ir.counts import Number, width
 from prism_jax.ir.forms import Form, forms
 from prism_jax.ir.nodes import Axis, Precision, Tensor
 from prism_jax.ir.sgraph import Kernel
-from prism_jax.ir.tape import Tape
 
 Column = npt.NDArray[np.float64]
 
@@ -105,19 +105,12 @@ class Closed:
         self._memo: dict[tuple[int, Device], Times] = {}
 
     @cached_property
-    def _recorded(self) -> tuple[Tape, Form, dict[str, Axis], dict[str, Tensor]]:
-        tape, axes, tensors = Tape(), dict[str, Axis](), dict[str, Tensor]()
-
-        def extent(axis: Axis) -> Number:
-            axes[axis.name] = axis
-            return tape.symbol(f"axis {axis.name}")
-
-        def each(tensor: Tensor) -> Number:
-            tensors[tensor.name] = tensor
-            return tape.symbol(f"bytes {tensor.name}")
-
-        symbols = {s: tape.symbol(s) for s in self.kernel.symbols}
-        return tape, forms(self.kernel, symbols, extent, each), axes, tensors
+    def _recorded(self) -> tuple[Symbols, Form, list[Number]]:
+        sizes, wanted = Symbols(), list[Number]()
+        symbols = {s: sizes.tape.symbol(s) for s in self.kernel.symbols}
+        form = forms(self.kernel, symbols, sizes.extent, sizes.each)
+        form.map(lambda n: wanted.append(n) or n)
+        return sizes, form, wanted
 
     @cached_property
     def _batch(self) -> frozenset[Axis]:
@@ -129,13 +122,8 @@ class Closed:
 
     def form(self, symbols: Mapping[str, Number], sizes: Sizes = OWN) -> Form:
         """The closed forms at these numbers."""
-        tape, form, axes, tensors = self._recorded
-        numbers: dict[str, Number] = dict(symbols)
-        numbers |= {f"axis {name}": sizes.extent(axis) for name, axis in axes.items()}
-        numbers |= {f"bytes {name}": sizes.each(tensor) for name, tensor in tensors.items()}
-        wanted: list[Number] = []
-        form.map(lambda n: wanted.append(n) or n)
-        known = iter(tape.run(numbers, wanted))
+        recorded, form, wanted = self._recorded
+        known = iter(recorded.tape.run(recorded.numbers(sizes) | dict(symbols), wanted))
         found = form.map(lambda _: next(known))
         if sizes.precisions:
             work = list(found.arithmetic.items())

@@ -189,7 +189,7 @@ class Family:
             axes=sizes,
             bytes=widths | {name: width(dtype) for name, dtype in dtypes.items()},
             whole={name: _elements(t) for name, t in declared.items()},
-            precisions=changed,
+            precisions={old: new for old, new in changed.items() if old != new},
         )
 
         def axis(old: Axis) -> Axis:

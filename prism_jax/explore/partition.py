@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,11 +20,13 @@ import numpy.typing as npt
 from prism_jax.device import Device
 from prism_jax.explore.bounds import least_estimate
 from prism_jax.explore.closed import Closed, Sizes, Times
-from prism_jax.explore.library import Costed, library_cost, products, traffic
+from prism_jax.explore.library import Costed, by_library, library_seconds, products, traffic
 from prism_jax.explore.mapping import Condition, mappings
 from prism_jax.explore.pruning import Pruning
 from prism_jax.explore.split import split
 from prism_jax.explore.structure import KernelBuilder, Unfit
+from prism_jax.explore.symbols import Measures, Recorded
+from prism_jax.ir.counts import Number
 from prism_jax.ir.nodes import Axis, Store
 from prism_jax.ir.sgraph import Kernel
 
@@ -84,6 +86,24 @@ class Group:
     name: str
     stores: tuple[Store, ...]
     variants: tuple[Variant, ...] | None = None
+    recorded: dict[Hashable, Recorded] = field(default_factory=dict[Hashable, Recorded])
+
+    def seconds(self, what: str, device: Device, sizes: Sizes) -> float:
+        """One of `_SECONDS`, recorded when it is first asked for."""
+        precisions = sizes.precisions
+        key = (what, device, tuple(precisions.items()))
+        if key not in self.recorded:
+            compute = _SECONDS[what]
+            self.recorded[key] = Recorded(lambda s: compute(self.stores, device, s), precisions)
+        return self.recorded[key].at(sizes)
+
+
+_SECONDS: Mapping[str, Callable[[tuple[Store, ...], Device, Measures], Number]] = {
+    "library": library_seconds,
+    "products": products,
+    "traffic": traffic,
+    "certain traffic": lambda stores, device, sizes: traffic(stores, device, sizes, True),
+}
 
 
 class Structures:
@@ -159,20 +179,20 @@ class Costs:
         """The lowest bound of anything that computes a group, of those that were costed."""
         self._ours: dict[Group, tuple[Costed, ...]] = {}
         self._library: dict[Group, Costed] = {}
-        self._traffic: dict[tuple[Group, bool], float] = {}
+        self._traffic: dict[Group, float] = {}
         self._floors: dict[Group, float] = {}
 
-    def traffic(self, group: Group, certain: bool = False) -> float:
-        """Seconds in which any launch for the group moves its bytes, at least (see `traffic`)."""
-        key = (group, certain)
-        if key not in self._traffic:
-            self._traffic[key] = traffic(group.stores, self.device, self.sizes, certain)
-        return self._traffic[key]
+    def traffic(self, group: Group) -> float:
+        """Seconds in which any implementation of the group moves its bytes."""
+        if group not in self._traffic:
+            self._traffic[group] = group.seconds("certain traffic", self.device, self.sizes)
+        return self._traffic[group]
 
     def library(self, group: Group) -> Costed:
         """The group by XLA."""
         if group not in self._library:
-            self._library[group] = library_cost(group.name, group.stores, self.device, self.sizes)
+            seconds, moved = group.seconds("library", self.device, self.sizes), self.traffic(group)
+            self._library[group] = by_library(group.name, group.stores, seconds, moved, self.device)
         return self._library[group]
 
     def least(self, group: Group, alone: bool) -> float:
@@ -187,8 +207,10 @@ class Costs:
 
     def _least(self, group: Group) -> float:
         if group not in self._floors:
-            work = products(group.stores, self.device, self.sizes)
-            self._floors[group] = least_estimate(self.traffic(group), work, self.device)
+            moved, work = (
+                group.seconds(w, self.device, self.sizes) for w in ("traffic", "products")
+            )
+            self._floors[group] = least_estimate(moved, work, self.device)
         return self._floors[group]
 
     def options(self, group: Group) -> tuple[Costed, ...]:

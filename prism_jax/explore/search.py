@@ -181,7 +181,7 @@ class _Run:
         together = partitions.known[materialised]
         self.counts.partitions += 1
         alone = not materialised
-        floor = sum(self.costs.traffic(g, True) + least_launch(self.device) for g in together)
+        floor = sum(self.costs.traffic(g) + least_launch(self.device) for g in together)
         if self.incumbent is not None and floor >= self.incumbent:
             self.counts.cut_by_bound += 1
             return math.inf

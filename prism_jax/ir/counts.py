@@ -10,6 +10,7 @@ wires once.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -24,6 +25,7 @@ Number = Any
 WIDTH = {"bool": 1, "bfloat16": 2}
 
 
+@functools.cache
 def width(dtype: str) -> int:
     """Bytes of one element."""
     if dtype in WIDTH:

@@ -24,10 +24,11 @@ __all__ = ["Tape", "Traced"]
 class Traced:
     """A number of a tape that is not known yet: the place of its value."""
 
-    __slots__ = ("place", "tape")
+    __slots__ = ("key", "place", "tape")
 
     def __init__(self, tape: Tape, place: int) -> None:
         self.tape, self.place = tape, place
+        self.key = (place,)  # so that it is not mistaken for a plain number
 
     def __add__(self, other: Any) -> Any:
         return self.tape.record("add", self, other)
@@ -70,7 +71,7 @@ class Tape:
     """
 
     def __init__(self) -> None:
-        self.symbols: dict[str, int] = {}
+        self.symbols: dict[str, Traced] = {}
         self.steps: list[tuple[str, Any, Any]] = []
         self._known: dict[tuple[str, Any, Any], Any] = {}
         self._places: dict[int, int] = {}
@@ -78,22 +79,31 @@ class Tape:
 
     def symbol(self, name: str) -> Traced:
         """The number that `run` is told under this name."""
-        if name not in self.symbols:
-            self.symbols[name] = len(self.steps)
+        found = self.symbols.get(name)
+        if found is None:
+            found = self.symbols[name] = Traced(self, len(self.steps))
             self.steps.append(("symbol", name, None))
-        return Traced(self, self.symbols[name])
+        return found
 
     def record(self, op: str, a: Any, b: Any) -> Any:
         """The result of an operation on traced or plain numbers."""
-        if op == "mul" and (_is(a, 1) or _is(b, 1)):
-            return b if _is(a, 1) else a
-        if op == "add" and (_is(a, 0) or _is(b, 0)):
-            return b if _is(a, 0) else a
-        key = (op, _key(a), _key(b))
-        if key not in self._known:
-            self._known[key] = Traced(self, len(self.steps))
+        x, y = (a.key if type(a) is Traced else a), (b.key if type(b) is Traced else b)
+        if op == "mul":
+            if type(y) is int and y == 1:
+                return a
+            if type(x) is int and x == 1:
+                return b
+        elif op == "add":
+            if type(y) is int and y == 0:
+                return a
+            if type(x) is int and x == 0:
+                return b
+        key = (op, x, y)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Traced(self, len(self.steps))
             self.steps.append(key)
-        return self._known[key]
+        return found
 
     def run(self, numbers: Mapping[str, Any], wanted: Sequence[Any]) -> list[Any]:
         """The wanted values, as the recorded code would compute them from these numbers."""
@@ -112,24 +122,22 @@ class Tape:
         """
         if len(self._places) == len(self.steps):
             return self._straight
-        first = list(self.symbols)
-        constants: list[Any] = []
+        first, constants = list(self.symbols), list[Any]()
         known: dict[tuple[type, Any], int] = {}
-        self._places = places = dict[int, int]()
-        for op, a, b in self.steps:
-            for operand in (a, b):
-                key = (type(operand), operand)
-                if op != "symbol" and type(operand) is not tuple and key not in known:
-                    known[key] = len(first) + len(constants)
+        self._places = places = {t.place: n for n, t in enumerate(self.symbols.values())}
+        for op, *operands in self.steps:
+            for operand in operands if op != "symbol" else ():
+                if type(operand) is not tuple and (type(operand), operand) not in known:
+                    known[type(operand), operand] = len(first) + len(constants)
                     constants.append(operand)
         line: list[tuple[Any, int, int]] = []
+        start = len(first) + len(constants)
         for n, (op, a, b) in enumerate(self.steps):
-            if op == "symbol":
-                places[n] = first.index(a)
-                continue
-            x, y = (places[v[0]] if type(v) is tuple else known[type(v), v] for v in (a, b))
-            places[n] = len(first) + len(constants) + len(line)
-            line.append((OPERATIONS[op], x, y))
+            if op != "symbol":
+                places[n] = start + len(line)
+                x = places[a[0]] if type(a) is tuple else known[type(a), a]
+                y = places[b[0]] if type(b) is tuple else known[type(b), b]
+                line.append((OPERATIONS[op], x, y))
         self._straight = first, constants, line
         return self._straight
 
@@ -157,12 +165,3 @@ OPERATIONS = {
     "mul": operator.mul, "add": operator.add, "sub": operator.sub, "min": _least, "max": _most,
     "floordiv": operator.floordiv, "truediv": operator.truediv,
 }  # fmt: skip
-
-
-def _is(value: Any, number: int) -> bool:
-    return type(value) is int and value == number
-
-
-def _key(value: Any) -> Any:
-    """A traced number is the tuple of its place, so that it is not mistaken for a plain one."""
-    return (value.place,) if isinstance(value, Traced) else value

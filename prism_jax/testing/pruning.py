@@ -78,7 +78,8 @@ def corpus(count: int) -> list[Program]:
 
     @settings(
         max_examples=8 * count, derandomize=True, database=None, deadline=None,
-        phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip
     @given(programs(largest=LARGEST, depth=DEPTH, outputs=OUTPUTS))
     def draw(program: Program) -> None:
