@@ -7,12 +7,13 @@ what bound) holds for another one that meets the *side conditions* recorded on t
 * every comparison of a size with a limit, or of two sizes, has the same answer;
 * axes that share one dimension of a tensor (windows, merged dimensions) have the same sizes, since
   their steps are numbers of the structure;
-* the e-graph offers the same forms: taken for granted while the order of all sizes is the same,
-  looked up otherwise;
+* the e-graph offers the same forms. That is looked up: a form may hold a size as a number (the sum
+  of a term over an axis that it does not have), and which forms are cheapest depends on sizes;
 * each precision that a reduction asked for has one counterpart.
 
-Then a second shape costs instantiation only: bounds and estimates are evaluated at the new sizes,
-cuts that no longer hold are reopened. Where a condition fails, a new family is searched.
+Then a second shape costs the e-graph and instantiation only: bounds and estimates are evaluated at
+the new sizes, cuts that no longer hold are reopened. Where a condition fails, a new family is
+searched.
 
 A family as text (`Family.text`, `parse`) holds what a process needs to skip the e-graph and to look
 into the best plan's kernels first; it is a value for a cache.
@@ -115,12 +116,6 @@ def _tied(program: Program) -> frozenset[str]:
             if len(index.terms) > 1:
                 found.update(t.name for t, _ in index.terms if isinstance(t, Axis))
     return frozenset(found)
-
-
-def _order(sizes: dict[str, int]) -> list[int]:
-    """The rank of every axis's size, axes by name."""
-    ranks = {size: rank for rank, size in enumerate(sorted(set(sizes.values())))}
-    return [ranks[sizes[name]] for name in sorted(sizes)]
 
 
 @dataclass
@@ -293,8 +288,6 @@ class Families:
         return replace(result, reused=True)
 
     def _same_forms(self, family: Family, program: Program, device: Device) -> bool:
-        if _order(_sizes(program)) == _order(_sizes(family.program)):
-            return True
         forms, _ = self._extract(program, device)
         known = [skeleton(p.form.program) for p in family.search.forms]
         return [skeleton(form.program) for form in forms] == known
