@@ -4,7 +4,7 @@ In: how many programs. Out: for every limit in `explore.Pruning`, how often the 
 lost to it and by how much, and what it saved. The corpus is drawn by Hypothesis, the same on every
 run: small graphs, but axes of real sizes, since between axes of four elements nothing is worth a
 kernel boundary. `python -m prism_jax.testing.pruning --json FILE` writes the record;
-`kernels/records/search/pruning.json` is the committed one.
+`kernels/search/pruning.json` is the committed one.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from prism_jax.explore.search import Form
 from prism_jax.ir.program import Program
 from prism_jax.testing import pruning
 
-RECORD = Path(__file__).parents[2] / "kernels" / "records" / "search" / "pruning.json"
+RECORD = Path(__file__).parents[2] / "kernels" / "search" / "pruning.json"
 COUNT = 200
 
 
