@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sympy
 from hypothesis import given, note
 from hypothesis import strategies as st
 
@@ -226,3 +227,21 @@ def test_a_floor_counts_what_is_read_of_an_input() -> None:
     source = lift(jax.make_jaxpr(lambda x: x[:4, ::4].sum(1))(*shapes), "part")
     result = search(source, [Form(source)], H100, 60.0)
     assert result.certificate.floor == 4 * (4 * 1024 + 4) / H100.dram_bytes_per_s
+
+
+@pytest.mark.parametrize("name", ["attention", "rms_norm_mlp", "kernel_sum", "nearest"])
+def test_closed_forms_are_sympy_expressions(name: str) -> None:
+    """Of the size symbols; with numbers in their place they are what integers give."""
+    _, graphs = _known(name)
+    random = np.random.default_rng(0)
+    for kernel in {k for graph in graphs[:4] for k in graph.kernels}:
+        symbols = {s: sympy.Symbol(s, positive=True, integer=True) for s in kernel.symbols}
+        written = forms(kernel, symbols)
+        assert any(
+            isinstance(n, sympy.Expr) and n.free_symbols for n in (written.loaded, written.blocks)
+        )
+        for _ in range(3):
+            sizes = {s: int(2 ** random.integers(0, 6)) for s in symbols}
+            numbers = {symbols[s]: n for s, n in sizes.items()}
+            found = written.map(lambda n, at=numbers: int(sympy.sympify(n).subs(at)))
+            assert found == forms(kernel, sizes)
