@@ -3,13 +3,15 @@ estimate to rank by.
 
 The bound is max(compulsory bytes / bandwidth, loaded bytes / L2 bandwidth, arithmetic / rate of its
 unit) + launch, the on-chip rates scaled by the share of multiprocessors that have a block. Where an
-emitter may skip steps behind a mask, only the compulsory bytes count. The estimate adds what real
-kernels pay and no bound may assume: whole waves, the latency of a step, rates that are not quite
-reached. It is never below the bound (design, section 6.5).
+emitter may skip steps behind a mask, only the bytes that the mask cannot spare count. The estimate
+adds what real kernels pay and no bound may assume: whole waves, the latency of a step, rates that
+are not quite reached. It is never below the bound (design, section 6.5).
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,14 +51,17 @@ def unit_of(unit: Any) -> Unit:
 def bound(form: Form, device: Device) -> Column:
     """Seconds below which no instance with these sizes can run."""
     share = np.minimum(1.0, np.asarray(form.blocks) / device.sm_count)
-    times = [np.asarray(form.compulsory + form.stored) / device.dram_bytes_per_s]
+    times = [np.asarray(form.certain + form.stored) / device.dram_bytes_per_s]
     if not form.masked:
         times.append(np.asarray(form.loaded) / (device.l2_bytes_per_s * share))
         for unit, count in form.arithmetic.items():
             times.append(np.asarray(count) / (device.rate(unit_of(unit)) * share))
-    return np.maximum.reduce([np.broadcast_to(t, share.shape) for t in times]) + least_launch(
-        device
-    )
+    return largest(times) + least_launch(device)
+
+
+def largest(times: Sequence[Column]) -> Column:
+    """Element by element; the arrays need not have the same shape."""
+    return functools.reduce(np.maximum, times)
 
 
 def least_launch(device: Device) -> float:
@@ -99,7 +104,7 @@ def estimate(form: Form, device: Device) -> Column:
     ragged = np.ceil(blocks / device.sm_count) * device.sm_count / blocks
     quantised = np.where((blocks > device.sm_count) & (blocks < 4 * device.sm_count), ragged, 1.0)
     parts = [memory * quantised, work * quantised, latency]
-    slowest = np.maximum.reduce(parts)
+    slowest = largest(parts)
     return START_S + slowest + (1 - OVERLAP) * (parts[0] + parts[1] + parts[2] - slowest)
 
 

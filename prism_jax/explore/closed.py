@@ -7,9 +7,8 @@ kernel is walked again: this is what makes a second shape cheap.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,7 +19,6 @@ from prism_jax.device import Device
 from prism_jax.explore.bounds import bound, estimate
 from prism_jax.explore.sizes import (
     MAX_SPLIT,
-    Table,
     batch_axes,
     choices,
     fitting,
@@ -28,11 +26,11 @@ from prism_jax.explore.sizes import (
     legal,
     widest_of,
 )
+from prism_jax.explore.symbols import Symbols
 from prism_jax.ir.counts import Number, width
 from prism_jax.ir.forms import Form, forms
 from prism_jax.ir.nodes import Axis, Precision, Tensor
 from prism_jax.ir.sgraph import Kernel
-from prism_jax.ir.tape import Tape
 
 Column = npt.NDArray[np.float64]
 
@@ -79,14 +77,24 @@ OWN = Sizes()
 
 @dataclass(frozen=True)
 class Times:
-    """Every legal assignment of a kernel's symbols, with its bound and its estimate in seconds."""
+    """Every assignment of a kernel's symbols, with its bound and its estimate in seconds: infinite
+    where it does not fit. `values`: those of each symbol, in the order of the arrays' dimensions.
+    """
 
-    table: Table
+    values: Mapping[str, Sequence[int]]
     bounds: Column
     estimates: Column
 
-    def __len__(self) -> int:
-        return len(self.estimates)
+    @property
+    def fits(self) -> bool:
+        """Whether any assignment does."""
+        return bool(np.isfinite(self.estimates).any())
+
+    def sizes(self, place: int) -> dict[str, int]:
+        """The assignment at a flat position."""
+        positions = np.unravel_index(place, self.estimates.shape)
+        named = zip(self.values.items(), positions, strict=True)
+        return {name: values[int(at)] for (name, values), at in named}
 
 
 class Closed:
@@ -95,22 +103,14 @@ class Closed:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self._memo: dict[tuple[int, Device], Times] = {}
-        self._asked = 0
 
     @cached_property
-    def _recorded(self) -> tuple[Tape, Form, dict[str, Axis], dict[str, Tensor]]:
-        tape, axes, tensors = Tape(), dict[str, Axis](), dict[str, Tensor]()
-
-        def extent(axis: Axis) -> Number:
-            axes[axis.name] = axis
-            return tape.symbol(f"axis {axis.name}")
-
-        def each(tensor: Tensor) -> Number:
-            tensors[tensor.name] = tensor
-            return tape.symbol(f"bytes {tensor.name}")
-
-        symbols = {s: tape.symbol(s) for s in self.kernel.symbols}
-        return tape, forms(self.kernel, symbols, extent, each), axes, tensors
+    def _recorded(self) -> tuple[Symbols, Form, list[Number]]:
+        sizes, wanted = Symbols(), list[Number]()
+        symbols = {s: sizes.tape.symbol(s) for s in self.kernel.symbols}
+        form = forms(self.kernel, symbols, sizes.extent, sizes.each)
+        form.map(lambda n: wanted.append(n) or n)
+        return sizes, form, wanted
 
     @cached_property
     def _batch(self) -> frozenset[Axis]:
@@ -122,20 +122,9 @@ class Closed:
 
     def form(self, symbols: Mapping[str, Number], sizes: Sizes = OWN) -> Form:
         """The closed forms at these numbers."""
-        if sizes is OWN:
-            return forms(self.kernel, symbols)
-        self._asked += 1
-        if self._asked == 1:  # recording pays from the second time on
-            found = forms(self.kernel, symbols, sizes.extent, sizes.each)
-        else:
-            tape, form, axes, tensors = self._recorded
-            numbers: dict[str, Number] = dict(symbols)
-            numbers |= {f"axis {name}": sizes.extent(axis) for name, axis in axes.items()}
-            numbers |= {f"bytes {name}": sizes.each(tensor) for name, tensor in tensors.items()}
-            wanted: list[Number] = []
-            form.map(lambda n: wanted.append(n) or n)
-            known = iter(tape.run(numbers, wanted))
-            found = form.map(lambda _: next(known))
+        recorded, form, wanted = self._recorded
+        known = iter(recorded.tape.run(recorded.numbers(sizes) | dict(symbols), wanted))
+        found = form.map(lambda _: next(known))
         if sizes.precisions:
             work = list(found.arithmetic.items())
             found.arithmetic.clear()
@@ -152,32 +141,24 @@ class Closed:
         return self._memo[key]
 
     def _times(self, device: Device, sizes: Sizes) -> Times:
+        """A symbol is a dimension, so that what depends on few symbols is computed once for all
+        values of the others.
+        """
         values = choices(self.kernel, device, self._batch, sizes.extent)
-        names, columns = sorted(values), dict[str, npt.NDArray[np.int64]]()
+        names = sorted(values)
         fitting(values, names)
-        lengths = tuple(len(values[n]) for n in names)
-        for name, place in zip(names, _places(lengths), strict=True):
-            columns[name] = np.array(values[name], np.int64)[place]
-        rows = math.prod(lengths)
+        columns = {
+            name: np.array(values[name], np.int64).reshape([-1] + [1] * (len(names) - n - 1))
+            for n, name in enumerate(names)
+        }
         form = self.form(columns, sizes)
         if device.kind == "cpu":
             widest = widest_of(self._host_tiles, self.kernel, columns, sizes.extent)
             form = replace(form, widest=widest)
-        fits = legal(form, device, rows)
-        kept = np.flatnonzero(fits)
-
-        def take(number: Number) -> Column:
-            return np.broadcast_to(np.asarray(number, np.float64), fits.shape)[kept]
-
-        small = form.map(take)
-        table = {name: column[kept] for name, column in columns.items()}
-        if not len(kept):
-            return Times(table, np.zeros(0), np.zeros(0))
-        return Times(table, bound(small, device), estimate(small, device))
-
-
-@functools.lru_cache(maxsize=64)
-def _places(lengths: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], ...]:
-    """The positions of every combination of values, one row per symbol."""
-    grids = np.indices(lengths).reshape(len(lengths), math.prod(lengths))
-    return tuple(grids)
+        lengths = tuple(len(values[name]) for name in names)
+        fits = legal(form, device, lengths)
+        return Times(
+            {name: values[name] for name in names},
+            np.where(fits, bound(form, device), np.inf),
+            np.where(fits, estimate(form, device), np.inf),
+        )

@@ -7,12 +7,13 @@ what bound) holds for another one that meets the *side conditions* recorded on t
 * every comparison of a size with a limit, or of two sizes, has the same answer;
 * axes that share one dimension of a tensor (windows, merged dimensions) have the same sizes, since
   their steps are numbers of the structure;
-* the e-graph offers the same forms: taken for granted while the order of all sizes is the same and
-  no form may hold a size as a number (sum_k c is n c), looked up otherwise;
+* the e-graph offers the same forms. That is looked up: a form may hold a size as a number (the sum
+  of a term over an axis that it does not have), and which forms are cheapest depends on sizes;
 * each precision that a reduction asked for has one counterpart.
 
-Then a second shape costs instantiation only: bounds and estimates are evaluated at the new sizes,
-cuts that no longer hold are reopened. Where a condition fails, a new family is searched.
+Then a second shape costs the e-graph and instantiation only: bounds and estimates are evaluated at
+the new sizes, cuts that no longer hold are reopened. Where a condition fails, a new family is
+searched.
 
 A family as text (`Family.text`, `parse`) holds what a process needs to skip the e-graph and to look
 into the best plan's kernels first; it is a value for a cache.
@@ -22,10 +23,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from prism_jax.device import Device
 from prism_jax.explore.closed import Sizes
@@ -118,24 +118,6 @@ def _tied(program: Program) -> frozenset[str]:
     return frozenset(found)
 
 
-def _numbers(program: Program) -> set[object]:
-    """Every number that the program mentions, in constants and as a power."""
-    found: set[object] = {repr(n.value) for n in program.nodes if isinstance(n, Const)}
-    return found | {repr(n.parameter) for n in program.nodes if isinstance(n, Pointwise)}
-
-
-def _sums(program: Program) -> Counter[str]:
-    """How many sums of the program are over each axis, whatever its name was primed for."""
-    sums = (n for n in program.nodes if isinstance(n, Reduce) and n.monoid == "sum")
-    return Counter(a.name.rstrip("'") for n in sums for a in n.axes)
-
-
-def _order(sizes: dict[str, int]) -> list[int]:
-    """The rank of every axis's size, axes by name."""
-    ranks = {size: rank for rank, size in enumerate(sorted(set(sizes.values())))}
-    return [ranks[sizes[name]] for name in sorted(sizes)]
-
-
 @dataclass
 class Family:
     """A search and the program that it was made for."""
@@ -147,15 +129,6 @@ class Family:
     def program(self) -> Program:
         """The program at whose sizes the structures are written."""
         return self.search.program
-
-    @cached_property
-    def sized(self) -> bool:
-        """Whether a form may hold a number that is a size: sum_k c is n c. Such a form has a number
-        that the program lacks, or sums over an axis less often.
-        """
-        numbers, sums = _numbers(self.program), _sums(self.program)
-        forms = [p.form.program for p in self.search.forms]
-        return any(_numbers(f) - numbers or sums - _sums(f) for f in forms)
 
     def conditions(self) -> list[str]:
         """The side conditions on sizes, in words."""
@@ -214,7 +187,7 @@ class Family:
             axes=sizes,
             bytes=widths | {name: width(dtype) for name, dtype in dtypes.items()},
             whole={name: _elements(t) for name, t in declared.items()},
-            precisions=changed,
+            precisions={old: new for old, new in changed.items() if old != new},
         )
 
         def axis(old: Axis) -> Axis:
@@ -318,8 +291,6 @@ class Families:
         return replace(result, reused=True)
 
     def _same_forms(self, family: Family, program: Program, device: Device) -> bool:
-        if _order(_sizes(program)) == _order(_sizes(family.program)) and not family.sized:
-            return True
         forms, _ = self._extract(program, device)
         known = [skeleton(p.form.program) for p in family.search.forms]
         return [skeleton(form.program) for form in forms] == known

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import DOT_SHARE, least_launch, unit_of
-from prism_jax.explore.closed import OWN, Sizes
-from prism_jax.ir.counts import distinct
+from prism_jax.explore.closed import OWN
+from prism_jax.explore.symbols import Measures
+from prism_jax.ir.counts import Number, certain_loads, distinct, maximum, minimum
 from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Reduce, Store, Tensor
 from prism_jax.ir.ops import OPS
 from prism_jax.ir.product import product_of
@@ -38,13 +39,32 @@ class Costed:
 
 
 def library_cost(
-    name: str, stores: tuple[Store, ...], device: Device, sizes: Sizes = OWN
+    name: str, stores: tuple[Store, ...], device: Device, sizes: Measures = OWN
 ) -> Costed:
-    """One call to XLA for the stores, as XLA runs it: every reduction is a pass of its own that
-    reads loads and earlier reductions, with pointwise work fused into it; the operands of a matrix
-    product are arrays in memory, so computed ones are written first.
+    """One call to XLA for the stores."""
+    return by_library(
+        name,
+        stores,
+        library_seconds(stores, device, sizes),
+        traffic(stores, device, sizes, True),
+        device,
+    )
+
+
+def by_library(
+    name: str, stores: tuple[Store, ...], seconds: float, moved: float, device: Device
+) -> Costed:
+    """One call to XLA that takes `seconds`, of which `moved` for what any implementation moves."""
+    floor = moved + least_launch(device)
+    return Costed((LibraryCall(name, "xla", stores),), floor, max(seconds, floor), (), "XLA")
+
+
+def library_seconds(stores: tuple[Store, ...], device: Device, sizes: Measures = OWN) -> Number:
+    """Seconds of the stores as XLA runs them: every reduction is a pass of its own that reads loads
+    and earlier reductions, with pointwise work fused into it; the operands of a matrix product are
+    arrays in memory, so computed ones are written first.
     """
-    total = 0.0
+    total: Number = 0.0
     for node in walk(s.value for s in stores):
         if not isinstance(node, Reduce):
             continue
@@ -63,21 +83,22 @@ def library_cost(
         else:
             rate = device.rate("f32")
         if device.kind == "cpu":
-            total += _pointwise(node.body, device, sizes)
-        total += max(flops / rate, moved / device.dram_bytes_per_s) + launches * device.launch_s
+            total = total + _pointwise(node.body, device, sizes)
+        slower = maximum(flops / rate, moved / device.dram_bytes_per_s)
+        total = total + slower + launches * device.launch_s
     written = sum(_stored(s, sizes) for s in stores)
     last = sum(_bytes(n, sizes) for n in _leaves([s.value for s in stores]))
     if not all(isinstance(s.value, Reduce) for s in stores):
-        total += (written + last) / device.dram_bytes_per_s + device.launch_s
-    floor = traffic(stores, device, sizes) + least_launch(device)
-    return Costed((LibraryCall(name, "xla", stores),), floor, max(total, floor), (), "XLA")
+        total = total + (written + last) / device.dram_bytes_per_s + device.launch_s
+    return total
 
 
-def _pointwise(root: Node, device: Device, sizes: Sizes) -> float:
+def _pointwise(root: Node, device: Device, sizes: Measures) -> Number:
     """Seconds of the pointwise work of one pass, which a host does not do in the shadow of its
     memory traffic.
     """
-    total, seen, stack = 0.0, set[Node](), [root]
+    seen, stack = set[Node](), [root]
+    total: Number = 0.0
     while stack:
         node = stack.pop()
         if node in seen or isinstance(node, Load | Reduce):
@@ -85,30 +106,35 @@ def _pointwise(root: Node, device: Device, sizes: Sizes) -> float:
         seen.add(node)
         if isinstance(node, Pointwise) and OPS[node.op].cost != "free":
             unit = "special" if OPS[node.op].cost == "special" else "f32"
-            total += _elements(node, sizes) / device.rate(unit)
+            total = total + _elements(node, sizes) / device.rate(unit)
         stack.extend(node.children)
     return total
 
 
-def traffic(stores: tuple[Store, ...], device: Device, sizes: Sizes = OWN) -> float:
+def traffic(
+    stores: tuple[Store, ...], device: Device, sizes: Measures = OWN, certain: bool = False
+) -> Number:
     """Seconds in which any launch for these stores moves its bytes: it writes them, and reads once
-    what they are made of.
+    what they are made of. `certain`: without what a mask may spare; then no implementation at all
+    is faster.
     """
     written = sum(_stored(s, sizes) for s in stores)
-    read: dict[Tensor, float] = {}
-    for node in walk(s.value for s in stores):
-        if isinstance(node, Load):
-            least = float(distinct(node, sizes.extent) * sizes.each(node.tensor))
-            read[node.tensor] = max(read.get(node.tensor, 0.0), least)
+    read: dict[Tensor, Number] = {}
+    roots = [s.value for s in stores]
+    loads = certain_loads(roots) if certain else (n for n in walk(roots) if isinstance(n, Load))
+    for node in loads:
+        least = distinct(node, sizes.extent) * sizes.each(node.tensor)
+        known = read.get(node.tensor)
+        read[node.tensor] = least if known is None else maximum(known, least)
     return (written + sum(read.values())) / device.dram_bytes_per_s
 
 
-def products(stores: tuple[Store, ...], device: Device, sizes: Sizes = OWN) -> float:
+def products(stores: tuple[Store, ...], device: Device, sizes: Measures = OWN) -> Number:
     """Seconds that matrix units need for the products that any kernel for these stores computes, at
     the share of their rate that is reached. Only products that no cascade can shrink count: every
     axis of a side stands beside a summed one in some operand.
     """
-    total = 0.0
+    total: Number = 0.0
     for node in walk(s.value for s in stores):
         product = (
             product_of(node.monoid, node.body, node.axes) if isinstance(node, Reduce) else None
@@ -123,13 +149,13 @@ def products(stores: tuple[Store, ...], device: Device, sizes: Sizes = OWN) -> f
         if tied.issuperset(every):
             asked = sizes.operand(node.precision.operand) if node.precision else "float32"
             rate = device.rate(unit_of(("dot", asked))) * DOT_SHARE
-            total += 2.0 * math.prod(sizes.extent(a) for a in every) / rate
+            total = total + 2.0 * math.prod(sizes.extent(a) for a in every) / rate
     return total
 
 
-def _stored(store: Store, sizes: Sizes) -> float:
+def _stored(store: Store, sizes: Measures) -> Number:
     axes = dict.fromkeys(a for i in store.index for a in i.axes_free)
-    return float(math.prod(sizes.extent(a) for a in axes) * sizes.each(store.tensor))
+    return math.prod(sizes.extent(a) for a in axes) * sizes.each(store.tensor)
 
 
 def _leaves(roots: list[Node]) -> list[Load | Reduce]:
@@ -148,13 +174,13 @@ def _leaves(roots: list[Node]) -> list[Load | Reduce]:
     return list(found)
 
 
-def _elements(node: Node, sizes: Sizes) -> float:
-    return float(math.prod(sizes.extent(a) for a in node.axes_free))
+def _elements(node: Node, sizes: Measures) -> Number:
+    return math.prod(sizes.extent(a) for a in node.axes_free)
 
 
-def _bytes(load: Load | Reduce, sizes: Sizes) -> float:
+def _bytes(load: Load | Reduce, sizes: Measures) -> Number:
     once = _elements(load, sizes)
     if isinstance(load, Reduce):
         return once * 4.0
     whole = sizes.elements(load.tensor)
-    return float((once if whole is None else min(whole, once)) * sizes.each(load.tensor))
+    return (once if whole is None else minimum(whole, once)) * sizes.each(load.tensor)

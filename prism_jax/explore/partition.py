@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import least_estimate
 from prism_jax.explore.closed import Closed, Sizes, Times
-from prism_jax.explore.library import Costed, library_cost, products, traffic
+from prism_jax.explore.library import Costed, by_library, library_seconds, products, traffic
 from prism_jax.explore.mapping import Condition, mappings
 from prism_jax.explore.pruning import Pruning
 from prism_jax.explore.split import split
 from prism_jax.explore.structure import KernelBuilder, Unfit
+from prism_jax.explore.symbols import Measures, Recorded
+from prism_jax.ir.counts import Number
 from prism_jax.ir.nodes import Axis, Store
 from prism_jax.ir.sgraph import Kernel
 
@@ -82,6 +86,24 @@ class Group:
     name: str
     stores: tuple[Store, ...]
     variants: tuple[Variant, ...] | None = None
+    recorded: dict[Hashable, Recorded] = field(default_factory=dict[Hashable, Recorded])
+
+    def seconds(self, what: str, device: Device, sizes: Sizes) -> float:
+        """One of `_SECONDS`, recorded when it is first asked for."""
+        precisions = sizes.precisions
+        key = (what, device, tuple(precisions.items()))
+        if key not in self.recorded:
+            compute = _SECONDS[what]
+            self.recorded[key] = Recorded(lambda s: compute(self.stores, device, s), precisions)
+        return self.recorded[key].at(sizes)
+
+
+_SECONDS: Mapping[str, Callable[[tuple[Store, ...], Device, Measures], Number]] = {
+    "library": library_seconds,
+    "products": products,
+    "traffic": traffic,
+    "certain traffic": lambda stores, device, sizes: traffic(stores, device, sizes, True),
+}
 
 
 class Structures:
@@ -161,15 +183,16 @@ class Costs:
         self._floors: dict[Group, float] = {}
 
     def traffic(self, group: Group) -> float:
-        """Seconds in which any launch for the group moves its bytes, at least."""
+        """Seconds in which any implementation of the group moves its bytes."""
         if group not in self._traffic:
-            self._traffic[group] = traffic(group.stores, self.device, self.sizes)
+            self._traffic[group] = group.seconds("certain traffic", self.device, self.sizes)
         return self._traffic[group]
 
     def library(self, group: Group) -> Costed:
         """The group by XLA."""
         if group not in self._library:
-            self._library[group] = library_cost(group.name, group.stores, self.device, self.sizes)
+            seconds, moved = group.seconds("library", self.device, self.sizes), self.traffic(group)
+            self._library[group] = by_library(group.name, group.stores, seconds, moved, self.device)
         return self._library[group]
 
     def least(self, group: Group, alone: bool) -> float:
@@ -184,8 +207,10 @@ class Costs:
 
     def _least(self, group: Group) -> float:
         if group not in self._floors:
-            work = products(group.stores, self.device, self.sizes)
-            self._floors[group] = least_estimate(self.traffic(group), work, self.device)
+            moved, work = (
+                group.seconds(w, self.device, self.sizes) for w in ("traffic", "products")
+            )
+            self._floors[group] = least_estimate(moved, work, self.device)
         return self._floors[group]
 
     def options(self, group: Group) -> tuple[Costed, ...]:
@@ -248,32 +273,39 @@ class Costs:
         number of parts of a split) has one value.
         """
         times = [closed.at(self.device, self.sizes) for closed in variant.closed]
-        if any(len(t) == 0 for t in times):
+        if not all(t.fits for t in times):
             return None
         kernels = variant.kernels
         shared = [s for s in kernels[0].symbols if s.startswith("S_")] if len(times) > 1 else []
         if not shared:
             picks = [int(np.argmin(t.estimates)) for t in times]
-            total = sum(float(t.estimates[p]) for t, p in zip(times, picks, strict=True))
+            total = sum(float(t.estimates.flat[p]) for t, p in zip(times, picks, strict=True))
             least = sum(float(t.bounds.min()) for t in times)
             return Costed(kernels, least, total, _chosen(kernels, times, picks), variant.why)
         [symbol] = shared
-        best: tuple[float, list[int]] | None = None
-        lowest = math.inf
-        for value in np.unique(times[0].table[symbol]):
-            rows = [np.flatnonzero(t.table[symbol] == value) for t in times]
-            if any(len(r) == 0 for r in rows):
-                continue
-            picks = [int(r[np.argmin(t.estimates[r])]) for t, r in zip(times, rows, strict=True)]
-            total = sum(float(t.estimates[p]) for t, p in zip(times, picks, strict=True))
-            lowest = min(
-                lowest, sum(float(t.bounds[r].min()) for t, r in zip(times, rows, strict=True))
-            )
-            if best is None or total < best[0]:
-                best = (total, picks)
-        if best is None:
+        parts = min(len(t.values[symbol]) for t in times)  # a long table leaves the first ones
+        totals, bounds = np.zeros(parts), np.zeros(parts)
+        rows: list[npt.NDArray[np.intp]] = []
+        for t in times:
+            estimates, own = _by(symbol, t, t.estimates)[:parts], _by(symbol, t, t.bounds)[:parts]
+            places = _by(symbol, t, np.arange(t.estimates.size).reshape(t.estimates.shape))
+            best = np.argmin(estimates, axis=1)
+            rows.append(places[np.arange(parts), best])
+            totals += estimates[np.arange(parts), best]
+            bounds += own.min(axis=1)
+        pick = int(np.argmin(totals))
+        if not math.isfinite(totals[pick]):
             return None
-        return Costed(kernels, lowest, best[0], _chosen(kernels, times, best[1]), variant.why)
+        picks = [int(row[pick]) for row in rows]
+        chosen = _chosen(kernels, times, picks)
+        return Costed(kernels, float(bounds.min()), float(totals[pick]), chosen, variant.why)
+
+
+def _by(symbol: str, times: Times, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array over all assignments as one row for each value of the symbol."""
+    dimension = list(times.values).index(symbol)
+    rows = np.moveaxis(array, dimension, 0)
+    return rows.reshape(len(rows), -1)
 
 
 def _chosen(
@@ -281,9 +313,8 @@ def _chosen(
 ) -> tuple[tuple[str, int], ...]:
     sizes: dict[str, int] = {}
     for kernel, known, row in zip(kernels, times, picks, strict=True):
-        for symbol, column in known.table.items():
-            name = symbol if symbol.startswith("S_") else f"{kernel.name}.{symbol}"
-            sizes[name] = int(column[row])
+        for symbol, value in known.sizes(row).items():
+            sizes[symbol if symbol.startswith("S_") else f"{kernel.name}.{symbol}"] = value
     return tuple(sorted(sizes.items()))
 
 

@@ -42,6 +42,15 @@ class Found:
         return sum(c.estimate for c in self.chosen)
 
     @property
+    def looped(self) -> tuple[str, ...]:
+        """The plan's kernels that loop, in words; those of a plan that leaves nothing to XLA apart
+        from those of one that does.
+        """
+        nodes = [n for c in self.chosen for n in c.nodes]
+        rest = "" if all(isinstance(n, Kernel) for n in nodes) else "and XLA"
+        return (*(c.why for c in self.chosen if c.why not in ("XLA", "no loop")), rest)
+
+    @property
     def key(self) -> tuple[int, ...]:
         """Equal for plans of the same steps, whatever form they come from; XLA's own are all
         different.
@@ -55,6 +64,10 @@ def ranked(
 ) -> tuple[tuple[Candidate, ...], int]:
     """The best of each kind of structure and form, at most `keep` kinds, best estimate first; XLA's
     own are always kept. Also how many were found twice.
+
+    The best with each set of looped kernels goes before the others: pieces that are left to XLA, or
+    to a kernel without a loop, make many kinds of the same time, which must not crowd out a fused
+    plan that a model thinks a little slower.
     """
     distinct: dict[tuple[int, ...], Found] = {}
     for plan in found:
@@ -63,7 +76,11 @@ def ranked(
     kinds: dict[tuple[str, int], Found] = {}
     for plan in order:
         kinds.setdefault((plan.why, plan.number), plan)
-    best = {id(plan) for plan in list(kinds.values())[:keep]}
+    leaders: dict[tuple[str, ...], Found] = {}
+    for plan in kinds.values():
+        leaders.setdefault(plan.looped, plan)
+    first = {id(plan): plan for plan in (*leaders.values(), *kinds.values())}
+    best = set(list(first)[:keep])
     kept = [plan for plan in order if id(plan) in best or plan.key[0] == -1]
     return tuple(_candidate(plan, instance) for plan in kept), len(found) - len(distinct)
 

@@ -4,7 +4,7 @@ Sound: `worth` at 1 or above never loses the cheapest plan, because what is comp
 estimate is a lower bound on estimates; above 1 it keeps alternatives for the device to choose from.
 `options` and `keep` never lose the cheapest plan either: they drop from the end of sorted lists.
 Heuristic: `mappings` and `exhaustive_up_to` can lose it; `prism_jax.testing.pruning` measures how
-often and how much, and `kernels/records/search/pruning.json` is its record.
+often and how much, and `kernels/search/pruning.json` is its record.
 """
 
 from __future__ import annotations

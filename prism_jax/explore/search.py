@@ -24,7 +24,6 @@ from prism_jax.explore.partition import Costs, Counts, Deadline, Group, Structur
 from prism_jax.explore.plans import Found, ranked
 from prism_jax.explore.pruning import DEFAULT, Pruning
 from prism_jax.explore.result import Certificate, SearchResult
-from prism_jax.ir.counts import width
 from prism_jax.ir.leaves import Rewriting
 from prism_jax.ir.nodes import Node
 from prism_jax.ir.program import Program
@@ -249,7 +248,7 @@ class _Run:
     def _unexplored(self, number: int) -> None:
         """Of what was not looked at, only this is known: it moves the form's inputs and outputs."""
         outputs = self.family.forms[number].form.program.outputs
-        moved = traffic(outputs, self.device, self.instance.sizes)
+        moved = traffic(outputs, self.device, self.instance.sizes, certain=True)
         self.lowest = min(self.lowest, moved + least_launch(self.device))
 
     def _finish(self, stop: str, started: float) -> SearchResult:
@@ -264,7 +263,7 @@ class _Run:
         kept, duplicates = ranked(found, self.instance, family.pruning.keep)
         counts.duplicates = duplicates
         left = counts.cut_by_limit + counts.cut_by_climbing + counts.cut_by_time
-        floor = physical_floor(program, self.device)
+        floor = traffic(program.outputs, self.device, certain=True)
         others = (c.bound for c in kept[1:])
         lowest = max(floor, min([self.lowest, *others], default=floor))
         scope = f"{len(family.forms)} forms, mappings of one loop level, powers of two"
@@ -284,13 +283,6 @@ class _Run:
         seconds = time.perf_counter() - started
         reused = self.instance.rewriting is not None
         return SearchResult(kept, stop, asdict(counts), certificate, seconds, reused=reused)
-
-
-def physical_floor(program: Program, device: Device) -> float:
-    """Seconds to read the inputs and write the outputs once."""
-    tensors = (*program.inputs, *(store.tensor for store in program.outputs))
-    total = sum(math.prod(int(s) for s in t.shape) * width(t.dtype) for t in tensors)
-    return total / device.dram_bytes_per_s
 
 
 def _cheapest(options: list[tuple[Costed, ...]]) -> Iterator[tuple[Costed, ...]]:

@@ -129,7 +129,7 @@ def _own_extent(axis: Axis) -> int:
     return axis.size if isinstance(axis.size, int) else MAX_SPLIT
 
 
-def legal(form: Form, device: Device, rows: int) -> npt.NDArray[np.bool_]:
+def legal(form: Form, device: Device, rows: int | tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Which assignments fit: accumulators and the largest intermediate tile in registers, one
     step's operands on chip.
     """

@@ -10,12 +10,14 @@ wires once.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from prism_jax.ir.nodes import Axis, Index, Load
-from prism_jax.ir.tape import Traced
+from prism_jax.ir.nodes import Axis, Index, Iota, Load, Node, Pointwise
+from prism_jax.ir.program import walk
+from prism_jax.ir.tape import PLAIN, Traced
 
 Number = Any
 """int, NumPy integer array, sympy expression, or recorded number."""
@@ -23,6 +25,7 @@ Number = Any
 WIDTH = {"bool": 1, "bfloat16": 2}
 
 
+@functools.cache
 def width(dtype: str) -> int:
     """Bytes of one element."""
     if dtype in WIDTH:
@@ -67,6 +70,29 @@ def distinct(load: Load, extent: Callable[[Axis], Number]) -> Number:
     return total
 
 
+def certain_loads(roots: Iterable[Node]) -> Iterator[Load]:
+    """The loads whose elements every way to compute these terms reads: not those behind a mask over
+    the values of axes, which may say of whole tiles that they are not needed.
+    """
+    stack, seen = list(roots), set[Node]()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, Load):
+            yield node
+            stack.extend(node.index_nodes)
+        elif isinstance(node, Pointwise) and node.op == "where" and _of_axes(node.args[0]):
+            stack.append(node.args[0])
+        else:
+            stack.extend(node.children)
+
+
+def _of_axes(condition: Node) -> bool:
+    return any(isinstance(node, Iota) for node in walk([condition]))
+
+
 def _positions(index: Index, axes: list[Axis], extent: Callable[[Axis], Number]) -> Number:
     """How many values an affine index takes: the product of its axes' sizes where their steps do
     not overlap, as in a merged dimension, else what a sum of arithmetic progressions takes at
@@ -85,7 +111,7 @@ def _positions(index: Index, axes: list[Axis], extent: Callable[[Axis], Number])
 
 def minimum(a: Number, b: Number) -> Number:
     """The smaller of two numbers of any kind."""
-    if isinstance(a, int) and isinstance(b, int):
+    if isinstance(a, PLAIN) and isinstance(b, PLAIN):
         return min(a, b)
     if isinstance(a, Traced) or isinstance(b, Traced):
         return a.minimum(b) if isinstance(a, Traced) else b.minimum(a)
@@ -100,4 +126,14 @@ def minimum(a: Number, b: Number) -> Number:
 
 def maximum(a: Number, b: Number) -> Number:
     """The larger of two numbers of any kind."""
-    return -minimum(-a, -b)
+    if isinstance(a, PLAIN) and isinstance(b, PLAIN):
+        return max(a, b)
+    if isinstance(a, Traced) or isinstance(b, Traced):
+        return a.maximum(b) if isinstance(a, Traced) else b.maximum(a)
+    if hasattr(a, "free_symbols") or hasattr(b, "free_symbols"):
+        import sympy
+
+        return sympy.Max(a, b)
+    import numpy as np
+
+    return np.maximum(a, b)

@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prism_jax.ir.counts import Number, ceil_div, distinct, maximum, width
+from prism_jax.ir.counts import Number, ceil_div, certain_loads, distinct, maximum, width
 from prism_jax.ir.nodes import (
     REAL,
     Axis,
@@ -46,6 +46,7 @@ from prism_jax.ir.nodes import (
 )
 from prism_jax.ir.ops import OPS
 from prism_jax.ir.product import product_of
+from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, Loop
 
 
@@ -54,10 +55,11 @@ class Form:
     """Counts for one launch. Bytes are bytes; `arithmetic` counts operations by unit.
 
     `loaded` is what all blocks read together (reloads by other blocks included), `compulsory` what
-    must be read at least once. Units: ("dot", operand dtype) multiply-adds x 2; "other"; "special".
-    `accumulators` (elements), `operands` (bytes loaded in one step) and `widest` (elements of the
-    largest intermediate tile) are one block's footprint. `masked`: a loop has an affine mask, so
-    that an emitter may skip steps: then `loaded` and `arithmetic` are no lower bounds.
+    is read at least once, `certain` what of this no mask over the values of axes can spare. Units:
+    ("dot", operand dtype) multiply-adds x 2; "other"; "special". `accumulators` (elements),
+    `operands` (bytes loaded in one step) and `widest` (elements of the largest intermediate tile)
+    are one block's footprint. `masked`: a loop has an affine mask, so that an emitter may skip
+    steps: then `loaded` and `arithmetic` are no lower bounds.
     """
 
     blocks: Number
@@ -69,6 +71,7 @@ class Form:
     accumulators: Number = 0
     operands: Number = 0
     widest: Number = 0
+    certain: Number = 0
     masked: bool = False
 
     def map(self, change: Callable[[Number], Number]) -> Form:
@@ -83,6 +86,7 @@ class Form:
             accumulators=change(self.accumulators),
             operands=change(self.operands),
             widest=change(self.widest),
+            certain=change(self.certain),
             masked=self.masked,
         )
 
@@ -110,6 +114,8 @@ class _Counter:
         self.operands: Number = 0
         self.widest: Number = 0
         self.touched: dict[Tensor, Number] = {}
+        self.certain: dict[Tensor, Number] = {}
+        self.unmasked = frozenset(certain_loads(kernel.roots))
         self.seen: set[tuple[Node, int, Scope]] = set()
 
     def value(self, size: Size) -> Number:
@@ -240,10 +246,15 @@ class _Counter:
         elements = self.executed(node.axes_free, inside, around, scope)
         self.loaded = self.loaded + elements * each
         least = distinct(node, self.extent)
-        old = self.touched.get(node.tensor)
-        self.touched[node.tensor] = least if old is None else maximum(old, least)
+        for known in (self.touched, *((self.certain,) if node in self.unmasked else ())):
+            old = known.get(node.tensor)
+            known[node.tensor] = least if old is None else maximum(old, least)
         if inside:
             self.operands = self.operands + self.tile(node.axes_free, inside, scope) * each
+
+    def once(self, elements: Mapping[Tensor, Number]) -> Number:
+        """Bytes of so many elements of each tensor."""
+        return sum((n * self.bytes_of(tensor) for tensor, n in elements.items()), 0)
 
     def bytes_of(self, tensor: Tensor) -> Number:
         """Bytes of one element of a tensor."""
@@ -349,27 +360,16 @@ def forms(
 
     store(kernel.stores, ())  # first: what an epilogue needs, every block computes
     loop_through(kernel.loops, ())
-    compulsory: Number = 0
-    for tensor, elements in counter.touched.items():
-        compulsory = compulsory + elements * counter.bytes_of(tensor)
+    compulsory, certain = counter.once(counter.touched), counter.once(counter.certain)
     steps: Number = 0
     for loop in kernel.loops:
         shared = counter.value(loop.split.size) if loop.split is not None else 1
         steps = steps + ceil_div(counter.steps(loop), shared)
     masked = any(_masked(a.summand) for loop in kernel.all_loops for a in loop.accumulators)
     return Form(counter.all_blocks(), steps, counter.loaded, compulsory, stored, counter.arithmetic,
-                accumulated, counter.operands, counter.widest, masked)  # fmt: skip
+                accumulated, counter.operands, counter.widest, certain, masked)  # fmt: skip
 
 
 def _masked(summand: Node) -> bool:
     """Whether a summand selects by a condition over the values of axes."""
-    stack, seen = [summand], set[Node]()
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, Iota):
-            return True
-        stack.extend(node.children)
-    return False
+    return any(isinstance(node, Iota) for node in walk([summand]))

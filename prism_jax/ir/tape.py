@@ -14,6 +14,7 @@ no walk.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,10 +24,11 @@ __all__ = ["Tape", "Traced"]
 class Traced:
     """A number of a tape that is not known yet: the place of its value."""
 
-    __slots__ = ("place", "tape")
+    __slots__ = ("key", "place", "tape")
 
     def __init__(self, tape: Tape, place: int) -> None:
         self.tape, self.place = tape, place
+        self.key = (place,)  # so that it is not mistaken for a plain number
 
     def __add__(self, other: Any) -> Any:
         return self.tape.record("add", self, other)
@@ -51,9 +53,16 @@ class Traced:
     def __neg__(self) -> Any:
         return self.tape.record("sub", 0, self)
 
+    def __truediv__(self, other: Any) -> Any:
+        return self.tape.record("truediv", self, other)
+
     def minimum(self, other: Any) -> Any:
         """The smaller of two numbers."""
         return self.tape.record("min", self, other)
+
+    def maximum(self, other: Any) -> Any:
+        """The larger of two numbers."""
+        return self.tape.record("max", self, other)
 
 
 class Tape:
@@ -62,59 +71,97 @@ class Tape:
     """
 
     def __init__(self) -> None:
-        self.symbols: dict[str, int] = {}
+        self.symbols: dict[str, Traced] = {}
         self.steps: list[tuple[str, Any, Any]] = []
         self._known: dict[tuple[str, Any, Any], Any] = {}
+        self._places: dict[int, int] = {}
+        self._straight: tuple[list[str], list[Any], list[tuple[Any, int, int]]] = ([], [], [])
 
     def symbol(self, name: str) -> Traced:
         """The number that `run` is told under this name."""
-        if name not in self.symbols:
-            self.symbols[name] = len(self.steps)
+        found = self.symbols.get(name)
+        if found is None:
+            found = self.symbols[name] = Traced(self, len(self.steps))
             self.steps.append(("symbol", name, None))
-        return Traced(self, self.symbols[name])
+        return found
 
     def record(self, op: str, a: Any, b: Any) -> Any:
         """The result of an operation on traced or plain numbers."""
-        if op == "mul" and (_is(a, 1) or _is(b, 1)):
-            return b if _is(a, 1) else a
-        if op == "add" and (_is(a, 0) or _is(b, 0)):
-            return b if _is(a, 0) else a
-        key = (op, _key(a), _key(b))
-        if key not in self._known:
-            self._known[key] = Traced(self, len(self.steps))
+        x, y = (a.key if type(a) is Traced else a), (b.key if type(b) is Traced else b)
+        if op == "mul":
+            if type(y) is int and y == 1:
+                return a
+            if type(x) is int and x == 1:
+                return b
+        elif op == "add":
+            if type(y) is int and y == 0:
+                return a
+            if type(x) is int and x == 0:
+                return b
+        key = (op, x, y)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Traced(self, len(self.steps))
             self.steps.append(key)
-        return self._known[key]
+        return found
 
     def run(self, numbers: Mapping[str, Any], wanted: Sequence[Any]) -> list[Any]:
         """The wanted values, as the recorded code would compute them from these numbers."""
-        import numpy as np
+        first, constants, line = self._line()
+        values = [numbers[name] for name in first]
+        values += constants
+        append = values.append
+        for operation, a, b in line:
+            append(operation(values[a], values[b]))
+        places = self._places
+        return [values[places[w.place]] if isinstance(w, Traced) else w for w in wanted]
 
-        values: list[Any] = []
-        for op, a, b in self.steps:
-            if op == "symbol":
-                values.append(numbers[a])
-                continue
-            x = values[a[0]] if type(a) is tuple else a
-            y = values[b[0]] if type(b) is tuple else b
-            if op == "mul":
-                values.append(x * y)
-            elif op == "add":
-                values.append(x + y)
-            elif op == "sub":
-                values.append(x - y)
-            elif op == "floordiv":
-                values.append(x // y)
-            elif isinstance(x, int) and isinstance(y, int):
-                values.append(min(x, y))
-            else:
-                values.append(np.minimum(x, y))
-        return [values[w.place] if isinstance(w, Traced) else w for w in wanted]
+    def _line(self) -> tuple[list[str], list[Any], list[tuple[Any, int, int]]]:
+        """The symbols, the constants, and every operation with the places of its operands, when
+        the symbols and constants come first.
+        """
+        if len(self._places) == len(self.steps):
+            return self._straight
+        first, constants = list(self.symbols), list[Any]()
+        known: dict[tuple[type, Any], int] = {}
+        self._places = places = {t.place: n for n, t in enumerate(self.symbols.values())}
+        for op, *operands in self.steps:
+            for operand in operands if op != "symbol" else ():
+                if type(operand) is not tuple and (type(operand), operand) not in known:
+                    known[type(operand), operand] = len(first) + len(constants)
+                    constants.append(operand)
+        line: list[tuple[Any, int, int]] = []
+        start = len(first) + len(constants)
+        for n, (op, a, b) in enumerate(self.steps):
+            if op != "symbol":
+                places[n] = start + len(line)
+                x = places[a[0]] if type(a) is tuple else known[type(a), a]
+                y = places[b[0]] if type(b) is tuple else known[type(b), b]
+                line.append((OPERATIONS[op], x, y))
+        self._straight = first, constants, line
+        return self._straight
 
 
-def _is(value: Any, number: int) -> bool:
-    return type(value) is int and value == number
+PLAIN = (int, float)
 
 
-def _key(value: Any) -> Any:
-    """A traced number is the tuple of its place, so that it is not mistaken for a plain one."""
-    return (value.place,) if isinstance(value, Traced) else value
+def _least(x: Any, y: Any) -> Any:
+    if isinstance(x, PLAIN) and isinstance(y, PLAIN):
+        return min(x, y)
+    import numpy as np
+
+    return np.minimum(x, y)
+
+
+def _most(x: Any, y: Any) -> Any:
+    if isinstance(x, PLAIN) and isinstance(y, PLAIN):
+        return max(x, y)
+    import numpy as np
+
+    return np.maximum(x, y)
+
+
+OPERATIONS = {
+    "mul": operator.mul, "add": operator.add, "sub": operator.sub, "min": _least, "max": _most,
+    "floordiv": operator.floordiv, "truediv": operator.truediv,
+}  # fmt: skip

@@ -4,7 +4,7 @@ In: how many programs. Out: for every limit in `explore.Pruning`, how often the 
 lost to it and by how much, and what it saved. The corpus is drawn by Hypothesis, the same on every
 run: small graphs, but axes of real sizes, since between axes of four elements nothing is worth a
 kernel boundary. `python -m prism_jax.testing.pruning --json FILE` writes the record;
-`kernels/records/search/pruning.json` is the committed one.
+`kernels/search/pruning.json` is the committed one.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def corpus(count: int) -> list[Program]:
 
     @settings(
         max_examples=8 * count, derandomize=True, database=None, deadline=None,
-        phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip
     @given(programs(largest=LARGEST, depth=DEPTH, outputs=OUTPUTS))
     def draw(program: Program) -> None:

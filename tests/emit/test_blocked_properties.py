@@ -26,7 +26,8 @@ from .harness import agree, expected, inputs
 from .test_properties import check, wide
 
 CASES = {dtype: cases(dtype, big=False) for dtype in ("float32", "bfloat16")}
-FEW = settings(max_examples=max(20, settings().max_examples // 2))  # each searches, then compiles
+MANY = settings(max_examples=max(180, settings().max_examples))
+"""With the 60 of `test_any_sizes` and of `test_properties.test_blocked_lax`, 300 by default."""
 
 
 @given(
@@ -52,7 +53,7 @@ def test_any_sizes(
 
 
 @given(program=programs(), unroll=st.sampled_from([0, 8]), cut=st.booleans(), data=st.data())
-@FEW
+@MANY
 def test_any_found_structure(program: Program, unroll: int, cut: bool, data: st.DataObject) -> None:
     """Loops, cascades, splits and several kernels of random programs, at random sizes."""
     program = wide(program)

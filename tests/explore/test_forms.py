@@ -7,14 +7,19 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import sympy
 from hypothesis import given, note
 from hypothesis import strategies as st
 
 from prism_jax import device
 from prism_jax.explore import Form, search
 from prism_jax.explore import mapping as mapping_room
+from prism_jax.explore.bounds import least_launch
+from prism_jax.extract import lift
 from prism_jax.ir.counter import Counter
 from prism_jax.ir.counts import distinct, width
 from prism_jax.ir.evaluate import evaluate_sgraph
@@ -200,3 +205,43 @@ def test_compulsory_bytes_of_windows_diagonals_and_pads() -> None:
     for index, shape, guard, expected in rows:
         load = Load(Tensor("x", shape, "float32"), index, guard, Const(0.0) if guard else None)
         assert distinct(load, lambda axis: axis.size) == expected, index
+
+
+def test_a_bound_counts_no_byte_that_a_mask_spares() -> None:
+    """Of x only a column is needed; what chooses among data is read whole."""
+
+    def first_column(x: Any, where: Any) -> Any:
+        return jnp.where(jnp.arange(4096) < 1, x, 0).sum(1), jnp.where(where, x[0], 1.0).sum()
+
+    shapes = [jax.ShapeDtypeStruct((4096, 4096), jnp.float32), jax.ShapeDtypeStruct((4096,), bool)]
+    source = lift(jax.make_jaxpr(first_column)(*shapes), "first_column")
+    result = search(source, [Form(source)], H100, 60.0)
+    needed = (4 * 4096 + 4 * 4096 + 4 * 4096 + 4096 + 4) / H100.dram_bytes_per_s
+    assert 4 * 4096 / H100.dram_bytes_per_s < result.certificate.floor <= needed
+    best = min(c.bound for c in result.candidates)
+    assert best <= needed + 2 * least_launch(H100)
+
+
+def test_a_floor_counts_what_is_read_of_an_input() -> None:
+    shapes = [jax.ShapeDtypeStruct((4096, 4096), jnp.float32)]
+    source = lift(jax.make_jaxpr(lambda x: x[:4, ::4].sum(1))(*shapes), "part")
+    result = search(source, [Form(source)], H100, 60.0)
+    assert result.certificate.floor == 4 * (4 * 1024 + 4) / H100.dram_bytes_per_s
+
+
+@pytest.mark.parametrize("name", ["attention", "rms_norm_mlp", "kernel_sum", "nearest"])
+def test_closed_forms_are_sympy_expressions(name: str) -> None:
+    """Of the size symbols; with numbers in their place they are what integers give."""
+    _, graphs = _known(name)
+    random = np.random.default_rng(0)
+    for kernel in {k for graph in graphs[:4] for k in graph.kernels}:
+        symbols = {s: sympy.Symbol(s, positive=True, integer=True) for s in kernel.symbols}
+        written = forms(kernel, symbols)
+        assert any(
+            isinstance(n, sympy.Expr) and n.free_symbols for n in (written.loaded, written.blocks)
+        )
+        for _ in range(3):
+            sizes = {s: int(2 ** random.integers(0, 6)) for s in symbols}
+            numbers = {symbols[s]: n for s, n in sizes.items()}
+            found = written.map(lambda n, at=numbers: int(sympy.sympify(n).subs(at)))
+            assert found == forms(kernel, sizes)

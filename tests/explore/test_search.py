@@ -1,12 +1,7 @@
-"""Every structure that the search returns computes the program, at any sizes; and it finds the
-structures that are known to be best.
-"""
+"""Every structure that the search returns computes the program, at any sizes."""
 
 from __future__ import annotations
 
-import time
-
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,56 +30,6 @@ def test_every_candidate_computes_the_program(name: str, monkeypatch: pytest.Mon
                 np.testing.assert_allclose(
                     got, want, rtol=1e-7, atol=1e-9, err_msg=f"{candidate.why} {sizes}"
                 )
-
-
-def _found(name: str, kernels: int, words: str) -> tuple[float, float]:
-    """XLA's estimate over that of the best plan of so many kernels whose structure has these words,
-    and the search's seconds.
-    """
-    source = program(name, large=True, dtype=jnp.float16)
-    started = time.perf_counter()
-    result = search(source, [Form(source)], H100)
-    seconds = time.perf_counter() - started
-    xla = next(c.estimate for c in result.candidates if c.why == "XLA")
-    ours = [
-        c
-        for c in result.candidates
-        if c.kernels == kernels == len(c.sgraph.nodes) and words in c.why
-    ]
-    assert ours, [c.why for c in result.candidates]
-    return xla / ours[0].estimate, seconds
-
-
-@pytest.mark.parametrize(
-    ("name", "kernels", "words"),
-    [
-        ("attention", 2, "3 accumulators, 2 rescaled, split over"),
-        ("attention_b16", 1, "3 accumulators, 2 rescaled"),
-        ("qk_norm_attention", 2, "3 accumulators, 2 rescaled, split over"),
-        ("log_sum_exp", 1, "2 accumulators, 1 rescaled"),
-        ("rms_norm_linear", 1, "2 accumulators"),
-        ("rms_norm_mlp", 1, "3 accumulators"),
-        ("gated_mlp", 1, "2 accumulators"),
-        ("kernel_sum", 2, "1 accumulators, split over"),
-        ("nearest", 1, "1 accumulators"),
-    ],
-)
-def test_known_structures_are_found(name: str, kernels: int, words: str) -> None:
-    gain, seconds = _found(name, kernels, words)
-    assert gain > 0.8
-    assert seconds < 3.0  # 0.05 to 0.5 s on a quiet machine
-
-
-def test_lora_is_one_kernel() -> None:
-    source = program("lora", large=True, dtype=jnp.float16)
-    best = search(source, [Form(source)], H100).candidates[0]
-    assert best.kernels == 1
-    assert len(best.sgraph.nodes) == 1
-
-
-def test_layer_norm_linear_is_one_kernel() -> None:
-    gain, _ = _found("layer_norm_linear", 1, "accumulators; loop")
-    assert gain > 0
 
 
 def test_results_do_not_depend_on_the_run() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, note
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from prism_jax.device import ROWS
@@ -18,6 +18,10 @@ from prism_jax.testing import program_inputs, programs
 TILES = ((2, 3, 1, 4), (8, 8, 8, 8), (1, 5, 2, 3))
 
 
+MANY = settings(max_examples=max(300, settings().max_examples))
+
+
+@MANY
 @given(st.data())
 def test_every_sgraph_of_a_random_program_has_its_value(data):
     program = data.draw(programs(largest=5))
