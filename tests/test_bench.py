@@ -232,9 +232,10 @@ def test_contract_judges_each_row_alone() -> None:
     reference = exact.astype(np.float32)
     candidate = reference.copy()
     candidate[0, 0] += 1e-3  # far below the last digits of the other row
-    assert _same(candidate, reference, exact) == accuracy.Verdict(
-        False, pytest.approx(1e-3 / (4 * 2**-23), rel=0.1), 1
-    )
+    verdict = _same(candidate, reference, exact)
+    assert verdict.again == 1
+    assert not verdict.kept
+    assert verdict.share == pytest.approx(1e-3 / (4 * 2**-23), rel=0.1)
 
 
 def test_a_lucky_reference_is_rolled_again_and_a_loss_stays_one() -> None:

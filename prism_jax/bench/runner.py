@@ -271,8 +271,11 @@ def _with_errors(
         def outputs(
             arguments: tuple[Any, ...], exact: Callable[..., Any] = exact
         ) -> accuracy.Outputs:
-            sides = (_sampled(row, f, arguments) for f in (ours, plain))
-            return accuracy.Outputs(*sides, accuracy.leaves(exact(*_part(row, arguments))))
+            return accuracy.Outputs(
+                candidate=_sampled(row, ours, arguments),
+                reference=_sampled(row, plain, arguments),
+                exact=accuracy.leaves(exact(*_part(row, arguments))),
+            )
 
         def rolled(
             number: int, arguments: tuple[Any, ...] = arguments, seed: int = seed

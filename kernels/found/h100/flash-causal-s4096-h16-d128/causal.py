@@ -21,8 +21,8 @@ def causal(q_ptr, k_ptr, v_ptr, out_ptr):
     i_start = (31 - tl.program_id(1)) * 128  # 32 blocks
     # max[l] where(ge(i, l), (sum[k] ... / 11.3125), -1e+30)
     max0 = tl.full((128,), float("-inf"), tl.float32)
-    sum1 = tl.zeros((128,), tl.float32)  # sum[l] exp((where(..., ..., -1e+30) - max0))
-    sum2 = tl.zeros((128, 128), tl.float32)  # sum[l] (v[0, l, j, m] * exp((... - max0)))
+    sum1 = tl.zeros((128, 128), tl.float32)  # sum[l] (v[0, l, j, m] * exp((... - max0)))
+    sum2 = tl.zeros((128,), tl.float32)  # sum[l] exp((where(..., ..., -1e+30) - max0))
     l_high = tl.minimum(4096, i_start + 128)
     l_full = tl.minimum(4096, i_start)
     i_lane = tl.arange(0, 128)
@@ -45,11 +45,11 @@ def causal(q_ptr, k_ptr, v_ptr, out_ptr):
         scale = tl.where(max0_live, exp, 0.0)  # [i]
         max0_new_log2 = max0_new * 1.4426950408889634  # [i]
         exp_2 = tl.exp2(dot * 0.1275310533382509 - max0_new_log2[:, None])  # [i, l]
-        sum = tl.sum(exp_2, 1)  # sum over the step
-        sum1 = sum1 * scale + sum
         exp_2_f16 = exp_2.to(tl.float16)  # [i, l]
         v = tl.load(v_ptr + j * 128 + l_start * 2048 + v_at)  # v[0, l, j, m]
-        sum2 = tl.dot(exp_2_f16, v, sum2 * scale[:, None])
+        sum1 = tl.dot(exp_2_f16, v, sum1 * scale[:, None])
+        sum = tl.sum(exp_2, 1)  # sum over the step
+        sum2 = sum2 * scale + sum
         max0 = max0_new
     i = i_start + i_lane  # i
     for l_start_2 in range(l_full, l_high, 32):
@@ -67,14 +67,13 @@ def causal(q_ptr, k_ptr, v_ptr, out_ptr):
         scale_2 = tl.where(max0_live_2, exp_3, 0.0)  # [i]
         max0_new_2_log2 = max0_new_2 * 1.4426950408889634  # [i]
         exp_4 = tl.exp2(where * 1.4426950408889634 - max0_new_2_log2[:, None])  # [i, l]
-        sum_2 = tl.sum(exp_4, 1)  # sum over the step
-        sum1 = sum1 * scale_2 + sum_2
         exp_4_f16 = exp_4.to(tl.float16)  # [i, l]
         v_2 = tl.load(v_ptr + j * 128 + l_start_2 * 2048 + v_at)  # v[0, l, j, m]
-        sum2 = tl.dot(exp_4_f16, v_2, sum2 * scale_2[:, None])
+        sum1 = tl.dot(exp_4_f16, v_2, sum1 * scale_2[:, None])
+        sum_2 = tl.sum(exp_4, 1)  # sum over the step
+        sum2 = sum2 * scale_2 + sum_2
         max0 = max0_new_2
-    div = 1.0 / sum1  # [i]
-    mul_2 = div[:, None] * sum2  # [i, m]
+    div = sum1 / sum2[:, None]  # [i, m]
     out_at = i_lane[:, None] * 2048 + m_lane[None, :]  # [i, m]
     # out[0, i, j, m]
-    tl.store(out_ptr + i_start * 2048 + j * 128 + out_at, mul_2.to(tl.float16))
+    tl.store(out_ptr + i_start * 2048 + j * 128 + out_at, div.to(tl.float16))

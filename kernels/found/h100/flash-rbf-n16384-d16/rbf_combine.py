@@ -1,4 +1,4 @@
-# rbf_combine: launched on 128 blocks of 8 warps, 3 stages.
+# rbf_combine: launched on 1024 blocks of 4 warps, 3 stages.
 # reads rbf_sum0 float32[16, 16384, 8]
 # writes out float32[16384, 8]
 import triton
@@ -9,10 +9,10 @@ import triton.language as tl
 def rbf_combine(rbf_sum0_ptr, out_ptr):
     """out[16384, 8].
 
-    Blocks: i by 128, l by 8. Loops: none.
+    Blocks: i by 16, l by 8. Loops: none.
     """
-    i_start = tl.program_id(0) * 128  # 128 blocks
-    i_lane = tl.arange(0, 128)
+    i_start = tl.program_id(0) * 16  # 1024 blocks
+    i_lane = tl.arange(0, 16)
     l_lane = tl.arange(0, 8)
     s_k_lane = tl.arange(0, 16)
     # [i, l, s_k]

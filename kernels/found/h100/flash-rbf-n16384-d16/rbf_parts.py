@@ -1,4 +1,4 @@
-# rbf_parts: launched on 16 x 64 blocks of 4 warps, 5 stages.
+# rbf_parts: launched on 16 x 64 blocks of 4 warps, 8 stages.
 # reads x float32[16384, 16], y float32[16384, 16], v float32[16384, 8]
 # writes rbf_sum0 float32[16, 16384, 8]
 import triton

@@ -1,4 +1,4 @@
-# sinkhorn_combine: launched on 512 blocks of 4 warps, 3 stages.
+# sinkhorn_combine: launched on 128 blocks of 2 warps, 3 stages.
 # reads sinkhorn_max0 float32[8, 8192], sinkhorn_sum1 float32[8, 8192]
 # writes out float32[8192]
 import triton
@@ -15,10 +15,10 @@ def max_nan(a, b):
 def sinkhorn_combine(sinkhorn_max0_ptr, sinkhorn_sum1_ptr, out_ptr):
     """out[8192].
 
-    Blocks: i by 16. Loops: none.
+    Blocks: i by 64. Loops: none.
     """
-    i_start = tl.program_id(0) * 16  # 512 blocks
-    i_lane = tl.arange(0, 16)
+    i_start = tl.program_id(0) * 64  # 128 blocks
+    i_lane = tl.arange(0, 64)
     s_k_lane = tl.arange(0, 8)
     sinkhorn_max0_at = i_lane[:, None] + s_k_lane[None, :] * 8192  # [i, s_k]
     sinkhorn_max0 = tl.load(sinkhorn_max0_ptr + i_start + sinkhorn_max0_at)  # sinkhorn_max0[s_k, i]

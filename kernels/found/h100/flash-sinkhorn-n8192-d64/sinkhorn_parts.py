@@ -1,4 +1,4 @@
-# sinkhorn_parts: launched on 8 x 32 blocks of 4 warps, 3 stages.
+# sinkhorn_parts: launched on 8 x 32 blocks of 4 warps, 2 stages.
 # reads g float32[8192], x float32[8192, 64], y float32[8192, 64]
 # writes sinkhorn_max0 float32[8, 8192], sinkhorn_sum1 float32[8, 8192]
 import triton
@@ -48,7 +48,7 @@ def sinkhorn_parts(g_ptr, x_ptr, y_ptr, sinkhorn_max0_ptr, sinkhorn_sum1_ptr):
         add = sum[:, None] + sum_2[None, :]  # [i, k]
         y_tf32 = round_tf32(y)  # [k, j]
         y_tf32_t = tl.permute(y_tf32, (1, 0))  # [j, k]
-        dot = tl.dot(x_tf32, y_tf32_t, input_precision="tf32")  # sum[j] ((2 * x[i, j]) * y[k, j])
+        dot = tl.dot(x_tf32, y_tf32_t, input_precision="tf32")  # sum[j] (x[i, j] * y[k, j])
         mul_3 = dot * 2.0  # [i, k]
         sub = add - mul_3  # [i, k]
         sub_2 = g[None, :] - sub  # [i, k]

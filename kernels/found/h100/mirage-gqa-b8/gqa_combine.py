@@ -1,4 +1,4 @@
-# gqa_combine: launched on 8 x 64 blocks of 4 warps, 3 stages.
+# gqa_combine: launched on 4 x 128 blocks of 4 warps, 3 stages.
 # reads gqa_max0 float32[4, 16, 256], gqa_sum1 float32[4, 16, 256], gqa_sum2 float32[4, 16, 256, 64]
 # writes out float16[16, 256, 64]
 import triton
@@ -15,23 +15,31 @@ def max_nan(a, b):
 def gqa_combine(gqa_max0_ptr, gqa_sum1_ptr, gqa_sum2_ptr, out_ptr):
     """out[16, 256, 64].
 
-    Blocks: i by 2, j by 4, m by 64. Loops: none.
+    Blocks: i by 4, j by 2, m by 64. Loops: none.
     """
-    i_start = tl.program_id(0) * 2  # 8 blocks
-    j_start = tl.program_id(1) * 4  # 64 blocks
-    i_lane = tl.arange(0, 2)
-    j_lane = tl.arange(0, 4)
+    i_start = tl.program_id(0) * 4  # 4 blocks
+    j_start = tl.program_id(1) * 2  # 128 blocks
+    i_lane = tl.arange(0, 4)
+    j_lane = tl.arange(0, 2)
     s_l_lane = tl.arange(0, 4)
     # [i, j, s_l]
     gqa_max0_at = i_lane[:, None, None] * 256 + j_lane[None, :, None] + s_l_lane[None, None, :] * 4096
-    gqa_max0 = tl.load(gqa_max0_ptr + i_start * 256 + j_start + gqa_max0_at)  # gqa_max0[s_l, i, j]
+    gqa_max0 = tl.load(  # gqa_max0[s_l, i, j]
+        gqa_max0_ptr + i_start * 256 + j_start + gqa_max0_at,
+        eviction_policy="evict_first",
+    )
     ne = gqa_max0 != float("-inf")  # [i, j, s_l]
-    gqa_sum1 = tl.load(gqa_sum1_ptr + i_start * 256 + j_start + gqa_max0_at)  # gqa_sum1[s_l, i, j]
+    gqa_sum1 = tl.load(  # gqa_sum1[s_l, i, j]
+        gqa_sum1_ptr + i_start * 256 + j_start + gqa_max0_at,
+        eviction_policy="evict_first",
+    )
     m_lane = tl.arange(0, 64)
     # [i, j, m, s_l]
     gqa_sum2_at = i_lane[:, None, None, None] * 16384 + j_lane[None, :, None, None] * 64 + m_lane[None, None, :, None] + s_l_lane[None, None, None, :] * 262144
-    # gqa_sum2[s_l, i, j, m]
-    gqa_sum2 = tl.load(gqa_sum2_ptr + i_start * 16384 + j_start * 64 + gqa_sum2_at)
+    gqa_sum2 = tl.load(  # gqa_sum2[s_l, i, j, m]
+        gqa_sum2_ptr + i_start * 16384 + j_start * 64 + gqa_sum2_at,
+        eviction_policy="evict_first",
+    )
     max = tl.reduce(gqa_max0, 2, max_nan)  # max[s_l] gqa_max0[s_l, i, j]
     sub = gqa_max0 - max[:, :, None]  # [i, j, s_l]
     exp = tl.exp(sub)  # [i, j, s_l]

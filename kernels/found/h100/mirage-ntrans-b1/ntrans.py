@@ -1,4 +1,4 @@
-# ntrans: launched on 8 blocks of 8 warps, 3 stages.
+# ntrans: launched on 8 blocks of 4 warps, 3 stages.
 # reads h float16[8, 4096], x float16[8, 4096], a float16[8, 4096]
 # writes out float16[8, 4096]
 import triton
@@ -25,7 +25,6 @@ def ntrans(h_ptr, x_ptr, a_ptr, out_ptr):
     j_lane_3 = tl.arange(0, 4096)
     x_2 = tl.load(x_ptr + i * 4096 + j_lane_3)  # x[i, j]
     a_2 = tl.load(a_ptr + i * 4096 + j_lane_3)  # a[i, j]
-    h_3 = tl.load(h_ptr + i * 4096 + j_lane_3)  # h[i, j]
     sum0_all = tl.sum(sum0, 0)  # sum over the lanes
     # sum[j] ((x[i, j] + (a[i, j] * ...)) * (x[i, j] + (a[i, j] * ...)))
     sum1 = tl.zeros((4096,), tl.float32)
@@ -43,6 +42,7 @@ def ntrans(h_ptr, x_ptr, a_ptr, out_ptr):
     sum1_all = tl.sum(sum1, 0)  # sum over the lanes
     x_2_f32 = x_2.to(tl.float32)  # [j]
     a_2_f32 = a_2.to(tl.float32)  # [j]
+    h_3 = tl.load(h_ptr + i * 4096 + j_lane_3)  # h[i, j]
     h_3_f32 = h_3.to(tl.float32)  # [j]
     mul_5 = h_3_f32 * rsqrt  # [j]
     sub_2 = mul_5 - x_2_f32  # [j]

@@ -1,4 +1,4 @@
-# attention_parts: launched on 64 x 2 blocks of 8 warps, 3 stages.
+# attention_parts: launched on 64 x 2 blocks of 4 warps, 3 stages.
 # reads v float16[2, 32768, 128], q float16[2, 32, 128], k float16[2, 128, 32768]
 # writes attention_max1 float32[64, 2, 32], attention_sum2 float32[64, 2, 32], attention_sum3 float32[64, 2, 32, 128]
 import triton

@@ -1,6 +1,6 @@
-# attention_parts: launched on 8 x 2 x 8 blocks of 8 warps, 3 stages.
+# attention_parts: launched on 4 x 2 x 16 blocks of 4 warps, 3 stages.
 # reads q float16[2, 1024, 128], k float16[2, 128, 8192], v float16[2, 8192, 128]
-# writes attention_max0 float32[8, 2, 1024], attention_sum1 float32[8, 2, 1024], attention_sum2 float32[8, 2, 1024, 128]
+# writes attention_max0 float32[4, 2, 1024], attention_sum1 float32[4, 2, 1024, 128], attention_sum2 float32[4, 2, 1024]
 import triton
 import triton.language as tl
 
@@ -13,27 +13,28 @@ def max_nan(a, b):
 
 @triton.jit
 def attention_parts(q_ptr, k_ptr, v_ptr, attention_max0_ptr, attention_sum1_ptr, attention_sum2_ptr):
-    """attention_max0[8, 2, 1024], attention_sum1[8, 2, 1024], attention_sum2[8, 2, 1024, 128].
+    """attention_max0[4, 2, 1024], attention_sum1[4, 2, 1024, 128], attention_sum2[4, 2, 1024].
 
-    Blocks: s_l by 1, i by 1, j by 128. Loops: l by 128.
+    Blocks: s_l by 1, i by 1, j by 64. Loops: l by 128.
     """
-    s_l = tl.program_id(0)  # 8 blocks
+    s_l = tl.program_id(0)  # 4 blocks
     i = tl.program_id(1)  # 2 blocks
-    j_start = tl.program_id(2) * 128  # 8 blocks
-    max0 = tl.full((128,), float("-inf"), tl.float32)  # max[l] sum[k] (q[i, j, k] * k[i, k, l])
-    sum1 = tl.zeros((128,), tl.float32)  # sum[l] exp((sum[k] ... - max0))
-    sum2 = tl.zeros((128, 128), tl.float32)  # sum[l] (v[i, l, m] * exp((... - max0)))
-    l_first = s_l * 1024
-    j_lane = tl.arange(0, 128)
+    j_start = tl.program_id(2) * 64  # 16 blocks
+    max0 = tl.full((64,), float("-inf"), tl.float32)  # max[l] sum[k] (q[i, j, k] * k[i, k, l])
+    sum1 = tl.zeros((64, 128), tl.float32)  # sum[l] (exp((... - max0)) * v[i, l, m])
+    sum2 = tl.zeros((64,), tl.float32)  # sum[l] exp((sum[k] ... - max0))
+    l_first = s_l * 2048
+    j_lane = tl.arange(0, 64)
     k_lane = tl.arange(0, 128)
     q_at = j_lane[:, None] * 128 + k_lane[None, :]  # [j, k]
-    q = tl.load(q_ptr + i * 131072 + j_start * 128 + q_at)  # q[i, j, k]
+    # q[i, j, k]
+    q = tl.load(q_ptr + i * 131072 + j_start * 128 + q_at, eviction_policy="evict_last")
     l_lane = tl.arange(0, 128)
     k_at = k_lane[:, None] * 8192 + l_lane[None, :]  # [k, l]
     m_lane = tl.arange(0, 128)
     v_at = l_lane[:, None] * 128 + m_lane[None, :]  # [l, m]
-    for l_start in range(l_first, l_first + 1024, 128):
-        k = tl.load(k_ptr + i * 1048576 + l_start + k_at)  # k[i, k, l]
+    for l_start in range(l_first, l_first + 2048, 128):
+        k = tl.load(k_ptr + i * 1048576 + l_start + k_at, eviction_policy="evict_last")  # k[i, k, l]
         dot = tl.dot(q, k)  # sum[k] (q[i, j, k] * k[i, k, l])
         max = tl.reduce(dot, 1, max_nan)  # max over the step
         max0_new = max_nan(max0, max)  # [j]
@@ -43,19 +44,20 @@ def attention_parts(q_ptr, k_ptr, v_ptr, attention_max0_ptr, attention_sum1_ptr,
         scale = tl.where(max0_live, exp, 0.0)  # [j]
         max0_new_log2 = max0_new * 1.4426950408889634  # [j]
         exp_2 = tl.exp2(dot * 1.4426950408889634 - max0_new_log2[:, None])  # [j, l]
-        sum = tl.sum(exp_2, 1)  # sum over the step
-        sum1 = sum1 * scale + sum
         exp_2_f16 = exp_2.to(tl.float16)  # [j, l]
-        v = tl.load(v_ptr + i * 1048576 + l_start * 128 + v_at)  # v[i, l, m]
-        sum2 = tl.dot(exp_2_f16, v, sum2 * scale[:, None])
+        # v[i, l, m]
+        v = tl.load(v_ptr + i * 1048576 + l_start * 128 + v_at, eviction_policy="evict_last")
+        sum1 = tl.dot(exp_2_f16, v, sum1 * scale[:, None])
+        sum = tl.sum(exp_2, 1)  # sum over the step
+        sum2 = sum2 * scale + sum
         max0 = max0_new
     # attention_max0[s_l, i, j]
     tl.store(attention_max0_ptr + i * 1024 + j_start + s_l * 2048 + j_lane, max0)
-    # attention_sum1[s_l, i, j]
-    tl.store(attention_sum1_ptr + i * 1024 + j_start + s_l * 2048 + j_lane, sum1)
-    attention_sum2_at = j_lane[:, None] * 128 + m_lane[None, :]  # [j, m]
-    # attention_sum2[s_l, i, j, m]
+    attention_sum1_at = j_lane[:, None] * 128 + m_lane[None, :]  # [j, m]
+    # attention_sum1[s_l, i, j, m]
     tl.store(
-        attention_sum2_ptr + i * 131072 + j_start * 128 + s_l * 262144 + attention_sum2_at,
-        sum2,
+        attention_sum1_ptr + i * 131072 + j_start * 128 + s_l * 262144 + attention_sum1_at,
+        sum1,
     )
+    # attention_sum2[s_l, i, j]
+    tl.store(attention_sum2_ptr + i * 1024 + j_start + s_l * 2048 + j_lane, sum2)

@@ -1,5 +1,5 @@
 # attention_combine: launched on 4 x 8 x 4 blocks of 4 warps, 3 stages.
-# reads attention_max1 float32[32, 4, 8], attention_sum2 float32[32, 4, 8], attention_sum3 float32[32, 4, 8, 128]
+# reads attention_max1 float32[32, 4, 8], attention_sum2 float32[32, 4, 8, 128], attention_sum3 float32[32, 4, 8]
 # writes out float16[4, 8, 128]
 import triton
 import triton.language as tl
@@ -21,28 +21,32 @@ def attention_combine(attention_max1_ptr, attention_sum2_ptr, attention_sum3_ptr
     j = tl.program_id(1)  # 8 blocks
     m_start = tl.program_id(2) * 32  # 4 blocks
     s_l_lane = tl.arange(0, 32)
-    # attention_max1[s_l, i, j]
-    attention_max1 = tl.load(attention_max1_ptr + i * 8 + j + s_l_lane * 32)
+    attention_max1 = tl.load(  # attention_max1[s_l, i, j]
+        attention_max1_ptr + i * 8 + j + s_l_lane * 32,
+        eviction_policy="evict_last",
+    )
     ne = attention_max1 != float("-inf")  # [s_l]
-    # attention_sum2[s_l, i, j]
-    attention_sum2 = tl.load(attention_sum2_ptr + i * 8 + j + s_l_lane * 32)
     m_lane = tl.arange(0, 32)
-    attention_sum3_at = m_lane[:, None] + s_l_lane[None, :] * 4096  # [m, s_l]
-    attention_sum3 = tl.load(  # attention_sum3[s_l, i, j, m]
-        attention_sum3_ptr + i * 1024 + j * 128 + m_start + attention_sum3_at,
+    attention_sum2_at = m_lane[:, None] + s_l_lane[None, :] * 4096  # [m, s_l]
+    attention_sum2 = tl.load(  # attention_sum2[s_l, i, j, m]
+        attention_sum2_ptr + i * 1024 + j * 128 + m_start + attention_sum2_at,
+        eviction_policy="evict_first",
+    )
+    attention_sum3 = tl.load(  # attention_sum3[s_l, i, j]
+        attention_sum3_ptr + i * 8 + j + s_l_lane * 32,
+        eviction_policy="evict_last",
     )
     max = tl.reduce(attention_max1, 0, max_nan)  # max[s_l] attention_max1[s_l, i, j]
     sub = attention_max1 - max  # [s_l]
     exp = tl.exp(sub)  # [s_l]
-    mul = exp * attention_sum2  # [s_l]
-    where = tl.where(ne, mul, 0.0)  # [s_l]
-    # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum2[s_l, i, j]), 0)
-    sum = tl.sum(where, 0)
-    div = 1.0 / sum  # []
-    mul_2 = exp[None, :] * attention_sum3  # [m, s_l]
-    where_2 = tl.where(ne[None, :], mul_2, 0.0)  # [m, s_l]
-    # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum3[s_l, i, j, m]), 0)
-    sum_2 = tl.sum(where_2, 1)
-    mul_3 = div * sum_2  # [m]
+    mul = exp[None, :] * attention_sum2  # [m, s_l]
+    where = tl.where(ne[None, :], mul, 0.0)  # [m, s_l]
+    # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum2[s_l, i, j, m]), 0)
+    sum = tl.sum(where, 1)
+    mul_2 = exp * attention_sum3  # [s_l]
+    where_2 = tl.where(ne, mul_2, 0.0)  # [s_l]
+    # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum3[s_l, i, j]), 0)
+    sum_2 = tl.sum(where_2, 0)
+    div = sum / sum_2  # [m]
     # out[i, j, m]
-    tl.store(out_ptr + i * 1024 + j * 128 + m_start + m_lane, mul_3.to(tl.float16))
+    tl.store(out_ptr + i * 1024 + j * 128 + m_start + m_lane, div.to(tl.float16))

@@ -1,6 +1,6 @@
-# qk_norm_attention_parts: launched on 32 x 2 x 2 blocks of 8 warps, 3 stages.
+# qk_norm_attention_parts: launched on 64 x 2 blocks of 4 warps, 3 stages.
 # reads q float16[2, 32, 128], k float16[2, 128, 32768], v float16[2, 32768, 128]
-# writes qk_norm_attention_max0 float32[32, 2, 32], qk_norm_attention_sum1 float32[32, 2, 32], qk_norm_attention_sum2 float32[32, 2, 32, 128]
+# writes qk_norm_attention_max0 float32[64, 2, 32], qk_norm_attention_sum1 float32[64, 2, 32], qk_norm_attention_sum2 float32[64, 2, 32, 128]
 import triton
 import triton.language as tl
 
@@ -13,23 +13,22 @@ def max_nan(a, b):
 
 @triton.jit
 def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_norm_attention_sum1_ptr, qk_norm_attention_sum2_ptr):
-    """qk_norm_attention_max0[32, 2, 32], qk_norm_attention_sum1[32, 2, 32], qk_norm_attention_sum2[32, 2, 32, 128].
+    """qk_norm_attention_max0[64, 2, 32], qk_norm_attention_sum1[64, 2, 32], qk_norm_attention_sum2[64, 2, 32, 128].
 
-    Blocks: s_l by 1, i by 1, j by 16. Loops: l by 128.
+    Blocks: s_l by 1, i by 1, j by 32. Loops: l by 128.
     """
-    s_l = tl.program_id(0)  # 32 blocks
+    s_l = tl.program_id(0)  # 64 blocks
     i = tl.program_id(1)  # 2 blocks
-    j_start = tl.program_id(2) * 16  # 2 blocks
     # max[l] sum[k] ((q[i, j, k] * ...) * k[i, k, l])
-    max0 = tl.full((16,), float("-inf"), tl.float32)
-    sum1 = tl.zeros((16,), tl.float32)  # sum[l] where(ne(max0, -inf), exp((... - max0)), 0)
+    max0 = tl.full((32,), float("-inf"), tl.float32)
+    sum1 = tl.zeros((32,), tl.float32)  # sum[l] where(ne(max0, -inf), exp((... - max0)), 0)
     # sum[l] (v[i, l, m] * where(ne(max0, -inf), exp(...), 0))
-    sum2 = tl.zeros((16, 128), tl.float32)
-    l_first = s_l * 1024
-    j_lane = tl.arange(0, 16)
+    sum2 = tl.zeros((32, 128), tl.float32)
+    l_first = s_l * 512
+    j_lane = tl.arange(0, 32)
     k_lane = tl.arange(0, 128)
     q_at = j_lane[:, None] * 128 + k_lane[None, :]  # [j, k]
-    q = tl.load(q_ptr + i * 4096 + j_start * 128 + q_at)  # q[i, j, k]
+    q = tl.load(q_ptr + i * 4096 + q_at)  # q[i, j, k]
     l_lane = tl.arange(0, 128)
     k_at = k_lane[:, None] * 32768 + l_lane[None, :]  # [k, l]
     q_f32 = q.to(tl.float32)  # [j, k]
@@ -40,7 +39,7 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
     rsqrt = tl.rsqrt(add)  # [j]
     m_lane = tl.arange(0, 128)
     v_at = l_lane[:, None] * 128 + m_lane[None, :]  # [l, m]
-    for l_start in range(l_first, l_first + 1024, 128):
+    for l_start in range(l_first, l_first + 512, 128):
         k = tl.load(k_ptr + i * 4194304 + l_start + k_at)  # k[i, k, l]
         dot = tl.dot(q, k)  # sum[k] ((q[i, j, k] * ...) * k[i, k, l])
         mul_3 = dot * rsqrt[:, None]  # [j, l]
@@ -61,12 +60,12 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
         sum2 = tl.dot(exp_2_f16, v, sum2 * scale[:, None])
         max0 = max0_new
     # qk_norm_attention_max0[s_l, i, j]
-    tl.store(qk_norm_attention_max0_ptr + i * 32 + j_start + s_l * 64 + j_lane, max0)
+    tl.store(qk_norm_attention_max0_ptr + i * 32 + s_l * 64 + j_lane, max0)
     # qk_norm_attention_sum1[s_l, i, j]
-    tl.store(qk_norm_attention_sum1_ptr + i * 32 + j_start + s_l * 64 + j_lane, sum1)
+    tl.store(qk_norm_attention_sum1_ptr + i * 32 + s_l * 64 + j_lane, sum1)
     qk_norm_attention_sum2_at = j_lane[:, None] * 128 + m_lane[None, :]  # [j, m]
     # qk_norm_attention_sum2[s_l, i, j, m]
     tl.store(
-        qk_norm_attention_sum2_ptr + i * 4096 + j_start * 128 + s_l * 8192 + qk_norm_attention_sum2_at,
+        qk_norm_attention_sum2_ptr + i * 4096 + s_l * 8192 + qk_norm_attention_sum2_at,
         sum2,
     )

@@ -1,5 +1,5 @@
-# qk_norm_attention_combine: launched on 2 x 512 blocks of 4 warps, 3 stages.
-# reads qk_norm_attention_max0 float32[8, 2, 1024], qk_norm_attention_sum1 float32[8, 2, 1024], qk_norm_attention_sum2 float32[8, 2, 1024, 128]
+# qk_norm_attention_combine: launched on 512 blocks of 4 warps, 3 stages.
+# reads qk_norm_attention_max0 float32[4, 2, 1024], qk_norm_attention_sum1 float32[4, 2, 1024, 128], qk_norm_attention_sum2 float32[4, 2, 1024]
 # writes out float16[2, 1024, 128]
 import triton
 import triton.language as tl
@@ -15,40 +15,41 @@ def max_nan(a, b):
 def qk_norm_attention_combine(qk_norm_attention_max0_ptr, qk_norm_attention_sum1_ptr, qk_norm_attention_sum2_ptr, out_ptr):
     """out[2, 1024, 128].
 
-    Blocks: i by 1, j by 2, m by 128. Loops: none.
+    Blocks: i by 2, j by 2, m by 128. Loops: none.
     """
-    i = tl.program_id(0)  # 2 blocks
-    j_start = tl.program_id(1) * 2  # 512 blocks
+    j_start = tl.program_id(0) * 2  # 512 blocks
+    i_lane = tl.arange(0, 2)
     j_lane = tl.arange(0, 2)
-    s_l_lane = tl.arange(0, 8)
-    qk_norm_attention_max0_at = j_lane[:, None] + s_l_lane[None, :] * 2048  # [j, s_l]
+    s_l_lane = tl.arange(0, 4)
+    # [i, j, s_l]
+    qk_norm_attention_max0_at = i_lane[:, None, None] * 1024 + j_lane[None, :, None] + s_l_lane[None, None, :] * 2048
     qk_norm_attention_max0 = tl.load(  # qk_norm_attention_max0[s_l, i, j]
-        qk_norm_attention_max0_ptr + i * 1024 + j_start + qk_norm_attention_max0_at,
+        qk_norm_attention_max0_ptr + j_start + qk_norm_attention_max0_at,
     )
-    ne = qk_norm_attention_max0 != float("-inf")  # [j, s_l]
-    qk_norm_attention_sum1 = tl.load(  # qk_norm_attention_sum1[s_l, i, j]
-        qk_norm_attention_sum1_ptr + i * 1024 + j_start + qk_norm_attention_max0_at,
-    )
+    ne = qk_norm_attention_max0 != float("-inf")  # [i, j, s_l]
     m_lane = tl.arange(0, 128)
-    # [j, m, s_l]
-    qk_norm_attention_sum2_at = j_lane[:, None, None] * 128 + m_lane[None, :, None] + s_l_lane[None, None, :] * 262144
-    qk_norm_attention_sum2 = tl.load(  # qk_norm_attention_sum2[s_l, i, j, m]
-        qk_norm_attention_sum2_ptr + i * 131072 + j_start * 128 + qk_norm_attention_sum2_at,
+    # [i, j, m, s_l]
+    qk_norm_attention_sum1_at = i_lane[:, None, None, None] * 131072 + j_lane[None, :, None, None] * 128 + m_lane[None, None, :, None] + s_l_lane[None, None, None, :] * 262144
+    qk_norm_attention_sum1 = tl.load(  # qk_norm_attention_sum1[s_l, i, j, m]
+        qk_norm_attention_sum1_ptr + j_start * 128 + qk_norm_attention_sum1_at,
+    )
+    qk_norm_attention_sum2 = tl.load(  # qk_norm_attention_sum2[s_l, i, j]
+        qk_norm_attention_sum2_ptr + j_start + qk_norm_attention_max0_at,
     )
     # max[s_l] qk_norm_attention_max0[s_l, i, j]
-    max = tl.reduce(qk_norm_attention_max0, 1, max_nan)
-    sub = qk_norm_attention_max0 - max[:, None]  # [j, s_l]
-    exp = tl.exp(sub)  # [j, s_l]
-    mul = exp * qk_norm_attention_sum1  # [j, s_l]
-    where = tl.where(ne, mul, 0.0)  # [j, s_l]
-    # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum1[s_l, i, j]), 0)
-    sum = tl.sum(where, 1)
-    div = 1.0 / sum  # [j]
-    mul_2 = exp[:, None, :] * qk_norm_attention_sum2  # [j, m, s_l]
-    where_2 = tl.where(ne[:, None, :], mul_2, 0.0)  # [j, m, s_l]
-    # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum2[s_l, i, j, m]), 0)
+    max = tl.reduce(qk_norm_attention_max0, 2, max_nan)
+    sub = qk_norm_attention_max0 - max[:, :, None]  # [i, j, s_l]
+    exp = tl.exp(sub)  # [i, j, s_l]
+    mul = exp[:, :, None, :] * qk_norm_attention_sum1  # [i, j, m, s_l]
+    where = tl.where(ne[:, :, None, :], mul, 0.0)  # [i, j, m, s_l]
+    # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum1[s_l, i, j, m]), 0)
+    sum = tl.sum(where, 3)
+    mul_2 = exp * qk_norm_attention_sum2  # [i, j, s_l]
+    where_2 = tl.where(ne, mul_2, 0.0)  # [i, j, s_l]
+    # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum2[s_l, i, j]), 0)
     sum_2 = tl.sum(where_2, 2)
-    mul_3 = div[:, None] * sum_2  # [j, m]
-    out_at = j_lane[:, None] * 128 + m_lane[None, :]  # [j, m]
+    div = sum / sum_2[:, :, None]  # [i, j, m]
+    # [i, j, m]
+    out_at = i_lane[:, None, None] * 131072 + j_lane[None, :, None] * 128 + m_lane[None, None, :]
     # out[i, j, m]
-    tl.store(out_ptr + i * 131072 + j_start * 128 + out_at, mul_3.to(tl.float16))
+    tl.store(out_ptr + j_start * 128 + out_at, div.to(tl.float16))

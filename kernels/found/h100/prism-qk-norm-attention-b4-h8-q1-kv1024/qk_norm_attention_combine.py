@@ -1,5 +1,5 @@
 # qk_norm_attention_combine: launched on 4 x 8 x 4 blocks of 4 warps, 3 stages.
-# reads qk_norm_attention_max0 float32[32, 4, 8], qk_norm_attention_sum1 float32[32, 4, 8], qk_norm_attention_sum2 float32[32, 4, 8, 128]
+# reads qk_norm_attention_max0 float32[32, 4, 8], qk_norm_attention_sum1 float32[32, 4, 8, 128], qk_norm_attention_sum2 float32[32, 4, 8]
 # writes out float16[4, 8, 128]
 import triton
 import triton.language as tl
@@ -21,29 +21,33 @@ def qk_norm_attention_combine(qk_norm_attention_max0_ptr, qk_norm_attention_sum1
     j = tl.program_id(1)  # 8 blocks
     m_start = tl.program_id(2) * 32  # 4 blocks
     s_l_lane = tl.arange(0, 32)
-    # qk_norm_attention_max0[s_l, i, j]
-    qk_norm_attention_max0 = tl.load(qk_norm_attention_max0_ptr + i * 8 + j + s_l_lane * 32)
+    qk_norm_attention_max0 = tl.load(  # qk_norm_attention_max0[s_l, i, j]
+        qk_norm_attention_max0_ptr + i * 8 + j + s_l_lane * 32,
+        eviction_policy="evict_last",
+    )
     ne = qk_norm_attention_max0 != float("-inf")  # [s_l]
-    # qk_norm_attention_sum1[s_l, i, j]
-    qk_norm_attention_sum1 = tl.load(qk_norm_attention_sum1_ptr + i * 8 + j + s_l_lane * 32)
     m_lane = tl.arange(0, 32)
-    qk_norm_attention_sum2_at = m_lane[:, None] + s_l_lane[None, :] * 4096  # [m, s_l]
-    qk_norm_attention_sum2 = tl.load(  # qk_norm_attention_sum2[s_l, i, j, m]
-        qk_norm_attention_sum2_ptr + i * 1024 + j * 128 + m_start + qk_norm_attention_sum2_at,
+    qk_norm_attention_sum1_at = m_lane[:, None] + s_l_lane[None, :] * 4096  # [m, s_l]
+    qk_norm_attention_sum1 = tl.load(  # qk_norm_attention_sum1[s_l, i, j, m]
+        qk_norm_attention_sum1_ptr + i * 1024 + j * 128 + m_start + qk_norm_attention_sum1_at,
+        eviction_policy="evict_first",
+    )
+    qk_norm_attention_sum2 = tl.load(  # qk_norm_attention_sum2[s_l, i, j]
+        qk_norm_attention_sum2_ptr + i * 8 + j + s_l_lane * 32,
+        eviction_policy="evict_last",
     )
     # max[s_l] qk_norm_attention_max0[s_l, i, j]
     max = tl.reduce(qk_norm_attention_max0, 0, max_nan)
     sub = qk_norm_attention_max0 - max  # [s_l]
     exp = tl.exp(sub)  # [s_l]
-    mul = exp * qk_norm_attention_sum1  # [s_l]
-    where = tl.where(ne, mul, 0.0)  # [s_l]
-    # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum1[s_l, i, j]), 0)
-    sum = tl.sum(where, 0)
-    div = 1.0 / sum  # []
-    mul_2 = exp[None, :] * qk_norm_attention_sum2  # [m, s_l]
-    where_2 = tl.where(ne[None, :], mul_2, 0.0)  # [m, s_l]
-    # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum2[s_l, i, j, m]), 0)
-    sum_2 = tl.sum(where_2, 1)
-    mul_3 = div * sum_2  # [m]
+    mul = exp[None, :] * qk_norm_attention_sum1  # [m, s_l]
+    where = tl.where(ne[None, :], mul, 0.0)  # [m, s_l]
+    # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum1[s_l, i, j, m]), 0)
+    sum = tl.sum(where, 1)
+    mul_2 = exp * qk_norm_attention_sum2  # [s_l]
+    where_2 = tl.where(ne, mul_2, 0.0)  # [s_l]
+    # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum2[s_l, i, j]), 0)
+    sum_2 = tl.sum(where_2, 0)
+    div = sum / sum_2  # [m]
     # out[i, j, m]
-    tl.store(out_ptr + i * 1024 + j * 128 + m_start + m_lane, mul_3.to(tl.float16))
+    tl.store(out_ptr + i * 1024 + j * 128 + m_start + m_lane, div.to(tl.float16))

@@ -1,6 +1,6 @@
-# qk_norm_attention_parts: launched on 32 x 4 blocks of 8 warps, 3 stages.
+# qk_norm_attention_parts: launched on 32 x 4 blocks of 4 warps, 3 stages.
 # reads q float16[4, 8, 128], k float16[4, 128, 8192], v float16[4, 8192, 128]
-# writes qk_norm_attention_max0 float32[32, 4, 8], qk_norm_attention_sum1 float32[32, 4, 8], qk_norm_attention_sum2 float32[32, 4, 8, 128]
+# writes qk_norm_attention_max0 float32[32, 4, 8], qk_norm_attention_sum1 float32[32, 4, 8, 128], qk_norm_attention_sum2 float32[32, 4, 8]
 import triton
 import triton.language as tl
 
@@ -13,7 +13,7 @@ def max_nan(a, b):
 
 @triton.jit
 def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_norm_attention_sum1_ptr, qk_norm_attention_sum2_ptr):
-    """qk_norm_attention_max0[32, 4, 8], qk_norm_attention_sum1[32, 4, 8], qk_norm_attention_sum2[32, 4, 8, 128].
+    """qk_norm_attention_max0[32, 4, 8], qk_norm_attention_sum1[32, 4, 8, 128], qk_norm_attention_sum2[32, 4, 8].
 
     Blocks: s_l by 1, i by 1, j by 8. Loops: l by 128.
     """
@@ -21,9 +21,9 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
     i = tl.program_id(1)  # 4 blocks
     # max[l] sum[k] ((q[i, j, k] * ...) * k[i, k, l])
     max0 = tl.full((16,), float("-inf"), tl.float32)
-    sum1 = tl.zeros((16,), tl.float32)  # sum[l] where(ne(max0, -inf), exp((... - max0)), 0)
-    # sum[l] (v[i, l, m] * where(ne(max0, -inf), exp(...), 0))
-    sum2 = tl.zeros((16, 128), tl.float32)
+    # sum[l] (where(ne(max0, -inf), exp(...), 0) * v[i, l, m])
+    sum1 = tl.zeros((16, 128), tl.float32)
+    sum2 = tl.zeros((16,), tl.float32)  # sum[l] where(ne(max0, -inf), exp((... - max0)), 0)
     l_first = s_l * 256
     j_lane = tl.arange(0, 16)
     j_mask = j_lane < 8  # j < 8
@@ -54,20 +54,20 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
         ne = max0_new != float("-inf")  # [j]
         max0_new_log2_safe = tl.where(ne, max0_new_log2, float("inf"))  # [j]
         exp_2 = tl.exp2(mul_3 * 1.4426950408889634 - max0_new_log2_safe[:, None])  # [j, l]
-        sum_2 = tl.sum(exp_2, 1)  # sum over the step
-        sum1 = sum1 * scale + sum_2
         exp_2_f16 = exp_2.to(tl.float16)  # [j, l]
         v = tl.load(v_ptr + i * 1048576 + l_start * 128 + v_at)  # v[i, l, m]
-        sum2 = tl.dot(exp_2_f16, v, sum2 * scale[:, None])
+        sum1 = tl.dot(exp_2_f16, v, sum1 * scale[:, None])
+        sum_2 = tl.sum(exp_2, 1)  # sum over the step
+        sum2 = sum2 * scale + sum_2
         max0 = max0_new
     # qk_norm_attention_max0[s_l, i, j]
     tl.store(qk_norm_attention_max0_ptr + i * 8 + s_l * 32 + j_lane, max0, mask=j_mask)
-    # qk_norm_attention_sum1[s_l, i, j]
-    tl.store(qk_norm_attention_sum1_ptr + i * 8 + s_l * 32 + j_lane, sum1, mask=j_mask)
-    qk_norm_attention_sum2_at = j_lane[:, None] * 128 + m_lane[None, :]  # [j, m]
-    # qk_norm_attention_sum2[s_l, i, j, m]
+    qk_norm_attention_sum1_at = j_lane[:, None] * 128 + m_lane[None, :]  # [j, m]
+    # qk_norm_attention_sum1[s_l, i, j, m]
     tl.store(
-        qk_norm_attention_sum2_ptr + i * 1024 + s_l * 4096 + qk_norm_attention_sum2_at,
-        sum2,
+        qk_norm_attention_sum1_ptr + i * 1024 + s_l * 4096 + qk_norm_attention_sum1_at,
+        sum1,
         mask=j_mask[:, None],
     )
+    # qk_norm_attention_sum2[s_l, i, j]
+    tl.store(qk_norm_attention_sum2_ptr + i * 8 + s_l * 32 + j_lane, sum2, mask=j_mask)

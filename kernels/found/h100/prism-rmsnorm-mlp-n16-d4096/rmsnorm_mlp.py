@@ -1,4 +1,4 @@
-# rmsnorm_mlp: launched on 128 blocks of 4 warps, 8 stages.
+# rmsnorm_mlp: launched on 2 x 64 blocks of 4 warps, 3 stages.
 # reads x float16[16, 4096], a float16[4096, 4096], b float16[4096, 4096]
 # writes out float16[16, 4096]
 import triton
@@ -9,23 +9,31 @@ import triton.language as tl
 def rmsnorm_mlp(x_ptr, a_ptr, b_ptr, out_ptr):
     """out[16, 4096].
 
-    Blocks: i by 16, k by 32. Loops: j by 32.
+    Blocks: i by 8, k by 64. Loops: j by 256.
     """
-    k_start = tl.program_id(0) * 32  # 128 blocks
-    sum0 = tl.zeros((16, 32), tl.float32)  # sum[j] (x[i, j] * x[i, j])
-    sum1 = tl.zeros((16, 32), tl.float32)  # sum[j] (x[i, j] * a[j, k])
-    sum2 = tl.zeros((16, 32), tl.float32)  # sum[j] (x[i, j] * b[j, k])
+    i_start = tl.program_id(0) * 8  # 2 blocks
+    k_start = tl.program_id(1) * 64  # 64 blocks
+    sum0 = tl.zeros((16, 256), tl.float32)  # sum[j] (x[i, j] * x[i, j])
+    sum1 = tl.zeros((16, 64), tl.float32)  # sum[j] (x[i, j] * a[j, k])
+    sum2 = tl.zeros((16, 64), tl.float32)  # sum[j] (x[i, j] * b[j, k])
     i_lane = tl.arange(0, 16)
-    j_lane = tl.arange(0, 32)
+    i_mask = i_lane < 8  # i < 16
+    j_lane = tl.arange(0, 256)
     x_at = i_lane[:, None] * 4096 + j_lane[None, :]  # [i, j]
-    k_lane = tl.arange(0, 32)
+    k_lane = tl.arange(0, 64)
     a_at = j_lane[:, None] * 4096 + k_lane[None, :]  # [j, k]
-    for j_start in tl.range(0, 4096, 32, num_stages=8):
-        x = tl.load(x_ptr + j_start + x_at, cache_modifier=".ca")  # x[i, j]
+    for j_start in tl.range(0, 4096, 256, num_stages=3):
+        x = tl.load(  # x[i, j]
+            x_ptr + i_start * 4096 + j_start + x_at,
+            mask=i_mask[:, None],
+            other=0.0,
+            cache_modifier=".ca",
+        )
         x_f32 = x.to(tl.float32)  # [i, j]
         mul = x_f32 * x_f32  # [i, j]
         sum0 = sum0 + mul
-        x_2 = tl.load(x_ptr + j_start + x_at)  # x[i, j]
+        # x[i, j]
+        x_2 = tl.load(x_ptr + i_start * 4096 + j_start + x_at, mask=i_mask[:, None], other=0.0)
         a = tl.load(a_ptr + k_start + j_start * 4096 + a_at)  # a[j, k]
         sum1 = tl.dot(x_2, a, sum1)
         b = tl.load(b_ptr + k_start + j_start * 4096 + a_at)  # b[j, k]
@@ -39,4 +47,8 @@ def rmsnorm_mlp(x_ptr, a_ptr, b_ptr, out_ptr):
     mul_5 = mul_3 * mul_4  # [i, k]
     out_at = i_lane[:, None] * 4096 + k_lane[None, :]  # [i, k]
     # out[i, k]
-    tl.store(out_ptr + k_start + out_at, mul_5.to(tl.float16))
+    tl.store(
+        out_ptr + i_start * 4096 + k_start + out_at,
+        mul_5.to(tl.float16),
+        mask=i_mask[:, None],
+    )

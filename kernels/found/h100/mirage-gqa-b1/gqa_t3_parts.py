@@ -1,6 +1,6 @@
-# gqa_parts: launched on 16 x 2 x 4 blocks of 4 warps, 4 stages.
+# gqa_t3_parts: launched on 16 x 2 x 4 blocks of 4 warps, 3 stages.
 # reads v float16[2, 4096, 64], q float16[2, 256, 64], k float16[2, 64, 4096]
-# writes gqa_max1 float32[16, 2, 256], gqa_sum2 float32[16, 2, 256], gqa_sum3 float32[16, 2, 256, 64]
+# writes gqa_t3_max1 float32[16, 2, 256], gqa_t3_sum2 float32[16, 2, 256], gqa_t3_sum3 float32[16, 2, 256, 64]
 import triton
 import triton.language as tl
 
@@ -12,8 +12,8 @@ def max_nan(a, b):
 
 
 @triton.jit
-def gqa_parts(v_ptr, q_ptr, k_ptr, gqa_max1_ptr, gqa_sum2_ptr, gqa_sum3_ptr):
-    """gqa_max1[16, 2, 256], gqa_sum2[16, 2, 256], gqa_sum3[16, 2, 256, 64].
+def gqa_t3_parts(v_ptr, q_ptr, k_ptr, gqa_t3_max1_ptr, gqa_t3_sum2_ptr, gqa_t3_sum3_ptr):
+    """gqa_t3_max1[16, 2, 256], gqa_t3_sum2[16, 2, 256], gqa_t3_sum3[16, 2, 256, 64].
 
     Blocks: s_l by 1, i by 1, j by 64. Loops: l by 256, k by 16.
     """
@@ -33,12 +33,8 @@ def gqa_parts(v_ptr, q_ptr, k_ptr, gqa_max1_ptr, gqa_sum2_ptr, gqa_sum3_ptr):
     v_at = l_lane[:, None] * 64 + m_lane[None, :]  # [l, m]
     sum0 = tl.zeros((64, 256), tl.float32)  # sum[k] (q[i, j, k] * k[i, k, l])
     for k_start in range(0, 64, 16):
-        # q[i, j, k]
-        q = tl.load(q_ptr + i * 16384 + j_start * 64 + k_start + q_at, eviction_policy="evict_last")
-        k = tl.load(  # k[i, k, l]
-            k_ptr + i * 262144 + l_first + k_start * 4096 + k_at,
-            eviction_policy="evict_last",
-        )
+        q = tl.load(q_ptr + i * 16384 + j_start * 64 + k_start + q_at)  # q[i, j, k]
+        k = tl.load(k_ptr + i * 262144 + l_first + k_start * 4096 + k_at)  # k[i, k, l]
         sum0 = tl.dot(q, k, sum0)
     max = tl.reduce(sum0, 1, max_nan)  # max over the step
     max1_new = max_nan(max1, max)  # [j]
@@ -51,14 +47,13 @@ def gqa_parts(v_ptr, q_ptr, k_ptr, gqa_max1_ptr, gqa_sum2_ptr, gqa_sum3_ptr):
     sum = tl.sum(exp_2, 1)  # sum over the step
     sum2 = sum2 * scale + sum
     exp_2_f16 = exp_2.to(tl.float16)  # [j, l]
-    # v[i, l, m]
-    v = tl.load(v_ptr + i * 262144 + l_first * 64 + v_at, eviction_policy="evict_last")
+    v = tl.load(v_ptr + i * 262144 + l_first * 64 + v_at)  # v[i, l, m]
     sum3 = tl.dot(exp_2_f16, v, sum3 * scale[:, None])
     max1 = max1_new
-    # gqa_max1[s_l, i, j]
-    tl.store(gqa_max1_ptr + i * 256 + j_start + s_l * 512 + j_lane, max1)
-    # gqa_sum2[s_l, i, j]
-    tl.store(gqa_sum2_ptr + i * 256 + j_start + s_l * 512 + j_lane, sum2)
-    gqa_sum3_at = j_lane[:, None] * 64 + m_lane[None, :]  # [j, m]
-    # gqa_sum3[s_l, i, j, m]
-    tl.store(gqa_sum3_ptr + i * 16384 + j_start * 64 + s_l * 32768 + gqa_sum3_at, sum3)
+    # gqa_t3_max1[s_l, i, j]
+    tl.store(gqa_t3_max1_ptr + i * 256 + j_start + s_l * 512 + j_lane, max1)
+    # gqa_t3_sum2[s_l, i, j]
+    tl.store(gqa_t3_sum2_ptr + i * 256 + j_start + s_l * 512 + j_lane, sum2)
+    gqa_t3_sum3_at = j_lane[:, None] * 64 + m_lane[None, :]  # [j, m]
+    # gqa_t3_sum3[s_l, i, j, m]
+    tl.store(gqa_t3_sum3_ptr + i * 16384 + j_start * 64 + s_l * 32768 + gqa_t3_sum3_at, sum3)

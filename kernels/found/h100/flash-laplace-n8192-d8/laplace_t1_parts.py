@@ -1,13 +1,13 @@
-# laplace_parts: launched on 16 x 64 blocks of 4 warps, 5 stages.
+# laplace_t1_parts: launched on 16 x 64 blocks of 4 warps, 8 stages.
 # reads x float32[8192, 8], y float32[8192, 8], v float32[8192, 8]
-# writes laplace_sum0 float32[16, 8192, 8]
+# writes laplace_t1_sum0 float32[16, 8192, 8]
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def laplace_parts(x_ptr, y_ptr, v_ptr, laplace_sum0_ptr):
-    """laplace_sum0[16, 8192, 8].
+def laplace_t1_parts(x_ptr, y_ptr, v_ptr, laplace_t1_sum0_ptr):
+    """laplace_t1_sum0[16, 8192, 8].
 
     Blocks: s_k by 1, i by 128, l by 8. Loops: k by 32.
     """
@@ -64,10 +64,10 @@ def laplace_parts(x_ptr, y_ptr, v_ptr, laplace_sum0_ptr):
         exp = tl.exp(neg)  # [i, k]
         v = tl.load(v_ptr + k_start * 8 + v_at, mask=l_mask[None, :], other=0.0)  # v[k, l]
         sum0 = tl.dot(exp, v, sum0, input_precision="tf32x3")
-    laplace_sum0_at = i_lane[:, None] * 8 + l_lane[None, :]  # [i, l]
-    # laplace_sum0[s_k, i, l]
+    laplace_t1_sum0_at = i_lane[:, None] * 8 + l_lane[None, :]  # [i, l]
+    # laplace_t1_sum0[s_k, i, l]
     tl.store(
-        laplace_sum0_ptr + i_start * 8 + s_k * 65536 + laplace_sum0_at,
+        laplace_t1_sum0_ptr + i_start * 8 + s_k * 65536 + laplace_t1_sum0_at,
         sum0,
         mask=l_mask[None, :],
     )

@@ -1,0 +1,44 @@
+# rmsnorm_mlp: launched on 128 blocks of 4 warps, 6 stages.
+# reads x float16[8, 4096], a float16[4096, 4096], b float16[4096, 4096]
+# writes out float16[8, 4096]
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def rmsnorm_mlp(x_ptr, a_ptr, b_ptr, out_ptr):
+    """out[8, 4096].
+
+    Blocks: i by 8, k by 32. Loops: j by 64.
+    """
+    k_start = tl.program_id(0) * 32  # 128 blocks
+    sum0 = tl.zeros((16, 64), tl.float32)  # sum[j] (x[i, j] * x[i, j])
+    sum1 = tl.zeros((16, 32), tl.float32)  # sum[j] (x[i, j] * a[j, k])
+    sum2 = tl.zeros((16, 32), tl.float32)  # sum[j] (x[i, j] * b[j, k])
+    i_lane = tl.arange(0, 16)
+    i_mask = i_lane < 8  # i < 8
+    j_lane = tl.arange(0, 64)
+    x_at = i_lane[:, None] * 4096 + j_lane[None, :]  # [i, j]
+    k_lane = tl.arange(0, 32)
+    a_at = j_lane[:, None] * 4096 + k_lane[None, :]  # [j, k]
+    for j_start in tl.range(0, 4096, 64, num_stages=6):
+        # x[i, j]
+        x = tl.load(x_ptr + j_start + x_at, mask=i_mask[:, None], other=0.0, cache_modifier=".ca")
+        x_f32 = x.to(tl.float32)  # [i, j]
+        mul = x_f32 * x_f32  # [i, j]
+        sum0 = sum0 + mul
+        x_2 = tl.load(x_ptr + j_start + x_at, mask=i_mask[:, None], other=0.0)  # x[i, j]
+        a = tl.load(a_ptr + k_start + j_start * 4096 + a_at)  # a[j, k]
+        sum1 = tl.dot(x_2, a, sum1)
+        b = tl.load(b_ptr + k_start + j_start * 4096 + a_at)  # b[j, k]
+        sum2 = tl.dot(x_2, b, sum2)
+    sum0_all = tl.sum(sum0, 1)  # sum over the lanes
+    mul_2 = sum0_all * 0.000244140625  # [i]
+    add = mul_2 + 9.999999974752427e-07  # [i]
+    rsqrt = tl.rsqrt(add)  # [i]
+    mul_3 = rsqrt[:, None] * sum1  # [i, k]
+    mul_4 = rsqrt[:, None] * sum2  # [i, k]
+    mul_5 = mul_3 * mul_4  # [i, k]
+    out_at = i_lane[:, None] * 4096 + k_lane[None, :]  # [i, k]
+    # out[i, k]
+    tl.store(out_ptr + k_start + out_at, mul_5.to(tl.float16), mask=i_mask[:, None])
