@@ -2,7 +2,9 @@
 
 In: programs and a device row. Out: microseconds for each part of the device that the row needs:
 memory (inputs and results once), products (matrix units), exponentials and other special functions,
-instructions. The largest is the floor; the device does all of them at the same time at best.
+instructions. The largest is the floor; the device does all of them at the same time at best. The
+memory's part is for operands that come from memory: calls repeated with operands that the L2 cache
+holds are below it.
 
 Work that a mask of iotas makes superfluous is not counted: of `where(j <= i, s, -1e30)` half of s,
 and half of what reduces its exponential. A multiplication whose product is added to something costs
