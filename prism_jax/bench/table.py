@@ -237,8 +237,8 @@ def section(run: Run) -> str:
     unit = (
         "Sums of kernel durations in microseconds; `chain` is the time per call in one program of"
         f" many calls, the host's handling of their operands {host}; `floor` is what nothing can"
-        " beat that reads its operands from memory (a few MB may stay in the L2 cache between calls,"
-        " and rows below the floor did); `MB` is XLA's own report of temporaries"
+        " beat that reads its operands from memory (a few MB may stay in the L2 cache between"
+        " calls, and rows below the floor did); `MB` is XLA's own report of temporaries"
         if on_gpu
         else "Times of a warm call"
     )
