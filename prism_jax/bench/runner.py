@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import os
 import platform as host
-import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,13 @@ import numpy as np
 import prism_jax as prism
 from prism_jax import compat, errors, extract
 from prism_jax import device as devices
-from prism_jax.bench import accuracy, floor, memory, oracle
+from prism_jax.bench import accuracy, floor, machine, memory, oracle
 from prism_jax.bench.records import DeviceTime, Protocol, Record, Run
 from prism_jax.bench.workload import Platform, Workload
 from prism_jax.measure import device_time as timer
 from prism_jax.measure import timing
 from prism_jax.report import RegionReport, Report
 from prism_jax.verify import again
-
-#: Distributions whose versions a record names, where they are installed.
-VERSIONED = ("jax", "jaxlib", "triton", "jax-triton", "numpy", "flax", "equinox")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,9 +356,9 @@ def protocol(settings: Settings) -> Protocol:
     device = jax.devices()[0]
     on_gpu = platform() == "gpu"
     return Protocol(
-        device=device.device_kind if on_gpu else _processor(),
+        device=device.device_kind if on_gpu else machine.processor(),
         platform=platform(),
-        clocks=_clocks() if on_gpu else "",
+        clocks=machine.clocks() if on_gpu else "",
         seeds=settings.seeds,
         precision=jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         timer=(
@@ -375,32 +370,8 @@ def protocol(settings: Settings) -> Protocol:
         if on_gpu
         else "warm",
         threads=os.cpu_count() or 1,
-        versions={"python": host.python_version(), **dict(_versions())},
+        versions={"python": host.python_version(), **dict(machine.versions())},
     )
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in VERSIONED:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            yield name, importlib.metadata.version(name)
-
-
-def _processor() -> str:
-    """The processor's name and how many cores this process may use."""
-    name = host.processor() or host.machine()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        name = models[0] if models else name
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def _clocks() -> str:
-    """SM and memory clocks as the driver's tool reports them; empty where there is none."""
-    query = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,power.limit", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
-        return answer.stdout.strip().splitlines()[0]
-    return ""
 
 
 def _describe(arguments: Any) -> tuple[str, ...]:
