@@ -136,16 +136,19 @@ def judge(given: Outputs, rolled: Callable[[int], Outputs]) -> Verdict:
     share = max((float(found.ratio.max(initial=0.0)) for found in first), default=0.0)
     if share <= 1:
         return Verdict(True, share)
-    others = [_errors(rolled(number)) for number in range(1, again.TIMES + 1)]
-    share, count = 0.0, 0
-    for output, found in enumerate(first):
-        failing = (found.ratio > 1).any(1)
-        count += int(failing.sum())
-        same = [other[output] for other in others if other is not None]
-        if len(same) < len(others):
+    failing = [(found.ratio > 1).any(1) for found in first]
+    count = sum(int(rows_of_one.sum()) for rows_of_one in failing)
+    others: list[list[Rows]] = []
+    for number in range(1, again.TIMES + 1):
+        other = _errors(rolled(number))
+        if other is None:
             return dataclasses.replace(BROKEN, again=count)
-        used = np.where(failing[:, None], again.shares(found, same), found.ratio)
-        share = max(share, float(used.max(initial=0.0)))
+        others.append(other)
+    used = [
+        np.where(over[:, None], again.shares(found, same), found.ratio)
+        for over, found, same in zip(failing, first, zip(*others, strict=True), strict=True)
+    ]
+    share = max(float(one.max(initial=0.0)) for one in used)
     return Verdict(share <= 1, share, count)
 
 

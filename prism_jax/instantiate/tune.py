@@ -170,23 +170,6 @@ def survey(
     return tunings
 
 
-def tune(
-    candidate: Candidate,
-    device: Device,
-    emitter: Emitter,
-    clock: Clock,
-    deadline: float,
-    trials: Trials,
-    beaten: float = math.inf,
-) -> Plan | None:
-    """One candidate's best measured plan, or None if none of its kernels' candidates runs before
-    the deadline. `beaten`: seconds of what it has to beat, as far as known.
-    """
-    (tuning,) = survey([candidate], device, emitter, clock, deadline, trials)
-    tuning.refine(emitter, clock, deadline, beaten)
-    return tuning.plan()
-
-
 def _seconds(group: Sequence[_Study]) -> float:
     return sum(study.best[0] for study in group)
 

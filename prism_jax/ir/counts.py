@@ -113,27 +113,24 @@ def minimum(a: Number, b: Number) -> Number:
     """The smaller of two numbers of any kind."""
     if isinstance(a, PLAIN) and isinstance(b, PLAIN):
         return min(a, b)
-    if isinstance(a, Traced) or isinstance(b, Traced):
-        return a.minimum(b) if isinstance(a, Traced) else b.minimum(a)
-    if hasattr(a, "free_symbols") or hasattr(b, "free_symbols"):
-        import sympy
-
-        return sympy.Min(a, b)
-    import numpy as np
-
-    return np.minimum(a, b)
+    return _extreme("minimum", "Min", a, b)
 
 
 def maximum(a: Number, b: Number) -> Number:
     """The larger of two numbers of any kind."""
     if isinstance(a, PLAIN) and isinstance(b, PLAIN):
         return max(a, b)
+    return _extreme("maximum", "Max", a, b)
+
+
+def _extreme(name: str, symbolic: str, a: Number, b: Number) -> Number:
+    """By the name that numpy and traced numbers have for it, or by sympy's."""
     if isinstance(a, Traced) or isinstance(b, Traced):
-        return a.maximum(b) if isinstance(a, Traced) else b.maximum(a)
+        return getattr(a, name)(b) if isinstance(a, Traced) else getattr(b, name)(a)
     if hasattr(a, "free_symbols") or hasattr(b, "free_symbols"):
         import sympy
 
-        return sympy.Max(a, b)
+        return getattr(sympy, symbolic)(a, b)
     import numpy as np
 
-    return np.maximum(a, b)
+    return getattr(np, name)(a, b)

@@ -393,7 +393,7 @@ def _protocol(
         ("draws", f"{len(table)} from seed {seed}; {counting} count, {NEEDED} needed"),
         ("mutant", "the reference's outputs off by 1/8 (16 ulp in narrower formats)"),
         ("mutant_caught", f"{session.caught / max(1, session.planted):.3g}"),
-        ("luck", f"{luck.LUCK:g} x the effect of one unit of rounding in the inputs; "
+        ("luck", f"{luck.LUCK:g} x the effect of one unit of rounding in every value; "
                  f"{sum(d.lucky_rows for d in table)} rows used it"),
         ("versions", f"numpy {np.__version__}, jax {metadata.version('jax')}"),
         ("device", device),

@@ -20,6 +20,7 @@ from prism_jax.instantiate.tune import Trials
 from prism_jax.ir.sgraph import SGraph
 from prism_jax.launch import build
 from prism_jax.options import Options
+from tests.instantiate.tuned import tuned
 
 H100 = device.row("H100")
 
@@ -60,12 +61,12 @@ def test_every_kernel_gets_its_turn(candidate: Candidate) -> None:
     kernels = candidate.sgraph.kernels
     assert len(kernels) > 1
     compiler = Compiler(len(kernels))
-    plan = tune.tune(candidate, H100, compiler, clock, soon(), Trials())
+    plan = tuned(candidate, H100, compiler, clock, soon(), Trials())
     assert plan is not None
     assert len(plan.schedules) == len(kernels)
     first = [p.sgraph.kernels[0].name for p in compiler.asked[: len(kernels)]]
     assert sorted(first) == sorted(k.name for k in kernels)
-    assert tune.tune(candidate, H100, Compiler(len(kernels) - 1), clock, soon(), Trials()) is None
+    assert tuned(candidate, H100, Compiler(len(kernels) - 1), clock, soon(), Trials()) is None
 
 
 def test_compiling_leaves_time_to_measure(candidate: Candidate) -> None:
@@ -77,7 +78,7 @@ def test_compiling_leaves_time_to_measure(candidate: Candidate) -> None:
             return super().functions(plans, deadline)
 
     end = soon()
-    tune.tune(candidate, H100, Watch(10), clock, end, Trials())
+    tuned(candidate, H100, Watch(10), clock, end, Trials())
     assert all(deadline < end - 20.0 for deadline in deadlines)
 
 
@@ -91,7 +92,7 @@ def test_many_kernels_share_the_tries(
     for each in (1, tune.LEAST_FIRST + 2, 10**3):
         monkeypatch.setattr(tune, "ALL_FIRST", each * studies)
         compiler = Compiler(10**6)
-        tune.tune(candidate, H100, compiler, clock, soon(), Trials())
+        tuned(candidate, H100, compiler, clock, soon(), Trials())
         most = max(tune.LEAST_FIRST, min(tune.FIRST // choices, each))
         assert len(compiler.asked) <= studies * most
         asked.append(len(compiler.asked))
@@ -101,8 +102,8 @@ def test_many_kernels_share_the_tries(
 def test_the_hopeless_is_tried_once(candidate: Candidate) -> None:
     going, stopping = Compiler(10**6), Compiler(10**6)
     slow = len(candidate.sgraph.kernels) * 1.0
-    assert tune.tune(candidate, H100, going, clock, soon(), Trials(), slow)
-    assert tune.tune(candidate, H100, stopping, clock, soon(), Trials(), slow / 2)
+    assert tuned(candidate, H100, going, clock, soon(), Trials(), slow)
+    assert tuned(candidate, H100, stopping, clock, soon(), Trials(), slow / 2)
     assert len(stopping.asked) < len(going.asked)
 
 

@@ -18,12 +18,13 @@ from prism_jax.explore import Form, search
 from prism_jax.extract import lift
 from prism_jax.instantiate.plan import Plan
 from prism_jax.instantiate.rank import Ranking
-from prism_jax.instantiate.tune import Trials, tune
+from prism_jax.instantiate.tune import Trials
 from prism_jax.ir.nodes import Tensor
 from prism_jax.launch.build import Builder, Built
 from prism_jax.launch.value import Launch
 from prism_jax.measure import worker
 from prism_jax.measure.clock import kernel_clock
+from tests.instantiate.tuned import tuned
 
 ROW = device.row("H100")
 
@@ -98,7 +99,7 @@ def test_tuning_asks_the_worker(candidate: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(worker, "kernel_seconds", kernel_seconds)
     trials = Trials()
     deadline = time.monotonic() + 60.0
-    plan = tune(candidate, ROW, Builder(ROW, workers=1), kernel_clock, deadline, trials)
+    plan = tuned(candidate, ROW, Builder(ROW, workers=1), kernel_clock, deadline, trials)
     assert plan is not None
     assert len(set(asked)) == 2
     assert trials.refusals["illegal memory access"] > 0
