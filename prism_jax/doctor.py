@@ -32,7 +32,7 @@ DISTRIBUTIONS: Mapping[str, str] = {
     "numpy": "everything",
     "sympy": "closed forms of cost",
     "triton": "kernels on NVIDIA GPUs, and their interpreter on any machine",
-    "jax-triton": "launching kernels; without it stored binaries are launched directly",
+    "jax-triton": "kernels of which there is only the source; compiled ones are launched directly",
     "flax": "the demo's transformer block",
     "equinox": "the `models` suite",
     "optax": "the `models` suite",
@@ -145,7 +145,7 @@ def _on_gpu(facts: Facts) -> bool:
 
 
 def _kernels(facts: Facts) -> Iterator[Finding]:
-    triton, launcher = facts.versions.get("triton"), facts.versions.get("jax-triton")
+    triton = facts.versions.get("triton")
     plugin = next((name for name in PLUGINS if name in facts.versions), None)
     if not _on_gpu(facts):
         yield Finding("ok", "plans run as blocked lax or plain jnp on this machine")
@@ -159,10 +159,9 @@ def _kernels(facts: Facts) -> Iterator[Finding]:
             "pip install 'prism-jax[gpu]'" if facts.system == "Linux" else "use Linux",
         )
         return
-    if launcher is None:
-        yield Finding("ok", f"triton {triton}: kernels are launched directly, without jax-triton")
-    else:
-        yield Finding("ok", f"triton {triton}: kernels are launched through jax-triton {launcher}")
+    by_xla = _number(facts, "jaxlib") >= (0, 11, 2)
+    how = "by XLA itself" if by_xla else "through jaxlib's kernel call"
+    yield Finding("ok", f"triton {triton}: kernels are launched {how}")
 
 
 def _misfits(facts: Facts) -> Iterator[Finding]:

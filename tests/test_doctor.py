@@ -31,7 +31,7 @@ def test_a_complete_gpu_installation_has_nothing_to_do() -> None:
     assert {finding.state for finding in findings} == {"ok"}
     text = doctor.report(findings)
     assert "device row H100" in text
-    assert "launched through jax-triton 0.3.1" in text
+    assert "launched by XLA itself" in text
     assert "->" not in text
 
 
@@ -67,8 +67,10 @@ def test_cpu_machine_says_that_kernels_are_only_compiled() -> None:
     assert "H100" not in text
 
 
-def test_direct_launch_is_said_without_jax_triton() -> None:
-    assert "launched directly" in doctor.report(doctor.examine(_facts("jax-triton")))
+def test_how_kernels_are_launched_is_said() -> None:
+    assert "by XLA itself" in doctor.report(doctor.examine(_facts("jax-triton")))
+    older = _facts(versions={"jaxlib": "0.11.1"})
+    assert "through jaxlib's kernel call" in doctor.report(doctor.examine(older))
 
 
 def test_changed_settings_are_listed() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from prism_jax.emit.binary import KernelSource
 from prism_jax.emit.compile import compile_kernel
-from prism_jax.launch import cuda, jaxtriton
+from prism_jax.launch import cuda, jaxtriton, native
 from prism_jax.measure import device_time
 
 pytestmark = pytest.mark.gpu
@@ -45,9 +45,10 @@ def elementwise(operation: str, n: int) -> KernelSource:
     )
 
 
-def call(operation: str, n: int) -> cuda.Kernel:
+def call(operation: str, n: int, **keywords: Any) -> cuda.Kernel:
     binary = compile_kernel(elementwise(operation, n), CAPABILITY)
-    return cuda.kernel_call(binary, (-(-n // BLOCK),), [jax.ShapeDtypeStruct((n,), jnp.float32)])
+    types = [jax.ShapeDtypeStruct((n,), jnp.float32)]
+    return cuda.kernel_call(binary, (-(-n // BLOCK),), types, **keywords)
 
 
 def draw(n: int, seed: int = 0) -> jax.Array:
@@ -61,13 +62,83 @@ def test_machine_code_and_ptx(monkeypatch: pytest.MonkeyPatch, image: bool, n: i
         pytest.skip("this jaxlib reads no machine code")
     monkeypatch.setattr(cuda, "READS_IMAGES", (0,) if image else (99,))
     x, y = draw(n), draw(n, 1)
-    (o,) = jax.jit(call("+", n))(x, y)
+    (o,) = jax.jit(call("+", n, by_xla=False))(x, y)
     np.testing.assert_array_equal(o, np.asarray(x) + np.asarray(y))
 
 
-def test_equal_names_are_not_mixed_up() -> None:
+by_either = pytest.mark.parametrize(
+    "by_xla",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.skipif(
+                cuda.jaxlib_version() < native.SINCE, reason="this jaxlib's XLA launches no images"
+            ),
+        ),
+    ],
+)
+
+
+@by_either
+@pytest.mark.parametrize("n", [1, 1000, 1 << 20])
+def test_one_buffer_as_several_operands(by_xla: bool, n: int) -> None:
+    # XLA merges equal buffers of its own kernels into one parameter; ours have one each.
+    kernel = call("+", n, by_xla=by_xla)
+    x = draw(n)
+    twice = np.asarray(x) * 2
+    np.testing.assert_array_equal(jax.jit(lambda x: kernel(x, x)[0])(x), twice)
+    viewed = jax.jit(lambda x: kernel(x, x.reshape(1, -1, 1).reshape(-1))[0])
+    np.testing.assert_array_equal(viewed(x), twice)
+    nested = jax.jit(lambda x: kernel(kernel(x, x)[0], kernel(x, x)[0])[0])
+    np.testing.assert_array_equal(nested(x), 2 * twice)
+
+
+@by_either
+def test_donated_and_aliased_buffers(by_xla: bool) -> None:
+    kernel = call("+", 1000, by_xla=by_xla, aliases={0: 0})
+    x, y = draw(1000), draw(1000, 1)
+    expected = np.asarray(x) + np.asarray(y)
+
+    def program(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        (o,) = kernel(x, y)
+        return o, x * y  # x is used after the kernel overwrote its buffer: XLA must copy it
+
+    o, product = jax.jit(program)(x, y)
+    np.testing.assert_array_equal(o, expected)
+    np.testing.assert_array_equal(product, np.asarray(x) * np.asarray(y))
+    given = jnp.array(x)
+    (o,) = jax.jit(kernel, donate_argnums=0)(given, y)
+    np.testing.assert_array_equal(o, expected)
+    assert given.is_deleted()
+
+
+@by_either
+def test_kernels_in_loops_and_long_chains(by_xla: bool) -> None:
+    kernel = call("+", 1000, by_xla=by_xla)
+    x, y = draw(1000), jnp.ones(1000)
+
+    def loop(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 30, lambda _, v: kernel(v, y)[0], x)
+
+    def chain(x: jax.Array) -> jax.Array:
+        for _ in range(30):
+            x = kernel(x, y)[0]
+        return x
+
+    expected = np.asarray(x)
+    for _ in range(30):
+        expected = expected + np.float32(1)
+    for function in (loop, chain):
+        compiled = jax.jit(function)
+        for _ in range(3):  # recorded, replayed, and replayed with other addresses
+            np.testing.assert_array_equal(compiled(jnp.array(x)), expected)
+
+
+@by_either
+def test_equal_names_are_not_mixed_up(by_xla: bool) -> None:
     # The same name, the same shared memory, different code, in one program.
-    add, multiply = call("+", 1000), call("*", 1000)
+    add, multiply = call("+", 1000, by_xla=by_xla), call("*", 1000, by_xla=by_xla)
     x, y = draw(1000), draw(1000, 1)
 
     @jax.jit
@@ -160,10 +231,12 @@ def test_both_routes_compute_the_same() -> None:
     np.testing.assert_array_equal(jax.jit(kernel)(x, y)[0], jax.jit(call("+", n))(x, y)[0])
 
 
-def test_a_wrong_device_is_an_error_not_a_time() -> None:
+@by_either
+def test_a_wrong_device_is_an_error_not_a_time(by_xla: bool) -> None:
     binary = compile_kernel(elementwise("+", 1000), CAPABILITY)
     greedy = dataclasses.replace(binary, shared=300 * 1024)
-    kernel = cuda.kernel_call(greedy, (4,), [jax.ShapeDtypeStruct((1000,), jnp.float32)])
+    types = [jax.ShapeDtypeStruct((1000,), jnp.float32)]
+    kernel = cuda.kernel_call(greedy, (4,), types, by_xla=by_xla)
     with pytest.raises(jax.errors.JaxRuntimeError):
         jax.block_until_ready(jax.jit(kernel)(draw(1000), draw(1000, 1)))
 

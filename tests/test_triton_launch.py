@@ -21,9 +21,10 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+from prism_jax.emit import entry
 from prism_jax.emit.binary import Binary, KernelSource
 from prism_jax.emit.compile import CompileError, compile_kernel
-from prism_jax.launch import cuda, jaxtriton, wire
+from prism_jax.launch import cuda, jaxtriton, native, wire
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
@@ -251,9 +252,10 @@ def test_arrays_must_fit() -> None:
 
 
 @needs_triton
-def test_kernels_chain_and_lower_without_a_gpu() -> None:
+@pytest.mark.parametrize("by_xla", [True, False])
+def test_kernels_chain_and_lower_without_a_gpu(by_xla: bool) -> None:
     binary = compile_kernel(ADD, 90)
-    call = cuda.kernel_call(binary, (2,), [VECTOR])
+    call = cuda.kernel_call(binary, (2,), [VECTOR], by_xla=by_xla)
 
     def program(x: jax.Array, y: jax.Array) -> jax.Array:
         (z,) = call(x, y)
@@ -267,12 +269,68 @@ def test_kernels_chain_and_lower_without_a_gpu() -> None:
     for function in (program, primitive.bind):
         lowered = lower(function, VECTOR, VECTOR)
         found = calls(lowered)
-        assert [a["call_target_name"].value for a in found] == [cuda.TARGET] * 2
+        target = native.TARGET if by_xla else cuda.TARGET
+        assert [a["call_target_name"].value for a in found] == [target] * 2
+        assert "add" in lowered.as_text(debug_info=True)
+        if by_xla:
+            config = found[0]["mhlo.backend_config"]
+            assert config["kernel_data"].value_bytes == binary.cubin
+            assert config["name"].value == "add"
+            sizes = {n: config[f"{n}_{d}"].value for n in ("grid", "block") for d in "xyz"[:1]}
+            assert sizes == {"grid": 2, "block": 32 * binary.num_warps}
+            assert config["shared_mem_bytes"].value == binary.shared
+            continue
         kernel = fields(fields(fields(opaque(found[0]))[1][0])[1][0])
         assert kernel[1] == [b"add"]
         code = fields(kernel[11][0])[1] if 11 in kernel else kernel[4]
         assert code in ([binary.cubin], [binary.ptx.encode()])
-        assert "add" in lowered.as_text(debug_info=True)
+
+
+@needs_triton
+def test_who_can_launch_a_kernel() -> None:
+    binary = compile_kernel(ADD, 90)
+    assert entry.parameters(binary.ptx, "add") == tuple(f"add_param_{n}" for n in range(3))
+    assert native.able(binary)
+    # One parameter more than there are arrays: XLA would pass too little.
+    longer = binary.ptx.replace("add_param_2\n", "add_param_2,\n\t.param .u64 add_param_3\n", 1)
+    unable = [
+        dataclasses.replace(binary, ptx=longer),
+        dataclasses.replace(binary, ptx="no such entry"),
+        dataclasses.replace(binary, num_ctas=2),
+        dataclasses.replace(binary, scratch_size=128),
+    ]
+    for other in unable:
+        assert not native.able(other)
+        with pytest.raises(ValueError, match="needs more than arrays"):
+            cuda.kernel_call(other, (2,), [VECTOR], by_xla=True)
+    with pytest.raises(ValueError, match="needs more than arrays"):
+        cuda.kernel_call(binary, (2,), [VECTOR], zeroed=[0], by_xla=True)
+    chosen = cuda.kernel_call(binary, (2,), [VECTOR])
+    (attributes,) = calls(lower(chosen, VECTOR, VECTOR))
+    by_xla = cuda.jaxlib_version() >= native.SINCE
+    assert (attributes["call_target_name"].value == native.TARGET) == by_xla
+
+
+def test_what_a_kernel_reads_stays() -> None:
+    ptx = (
+        ".visible .entry f(\n\t.param .u64 .ptr .global f_param_0,\n"
+        "\t.param .align 4 .b8 f_param_1[8],\n\t.param .u64 f_param_10\n)\n"
+        "{ ld.param.b64 %rd1, [READ]; }\n"
+    )
+    names = ("f_param_0", "f_param_1", "f_param_10")
+    for read, keep, left in [
+        ("f_param_0", 0, 1),
+        ("f_param_0", 2, 2),
+        ("f_param_1+4", 0, 2),
+        ("f_param_10", 0, 3),
+        ("%rd2", 0, 0),
+    ]:
+        text = ptx.replace("READ", read)
+        lean = entry.without_unread(text, "f", keep)
+        assert entry.parameters(lean, "f") == names[:left]
+        assert lean.partition("{")[2] == text.partition("{")[2]
+    assert entry.without_unread(ptx, "g", 0) == ptx
+    assert entry.parameters(ptx, "g") == ()
 
 
 @needs_triton
@@ -309,8 +367,9 @@ os.environ["TRITON_CACHE_DIR"] = "/kept"
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import jax
 from test_triton_launch import ADD, VECTOR, calls, fields, lower, opaque
+from prism_jax.emit import entry
 from prism_jax.emit.compile import compile_kernel
-from prism_jax.launch import cuda, jaxtriton, wire
+from prism_jax.launch import cuda, jaxtriton, native, wire
 
 probe = jaxtriton.probe()
 assert os.environ["TRITON_CACHE_DIR"] == "/kept"
@@ -322,17 +381,21 @@ if probe.target:
     assert call["call_target_name"].value == probe.target
     theirs = opaque(call)
     kernel = fields(fields(fields(theirs)[1][0])[1][0])
-    assert kernel[4] == [binary.ptx.encode()], "the two routes compile to different code"
+    (ptx,) = (text.decode() for text in kernel[4])
+    lean = entry.without_unread(ptx, "add", 3)
+    assert lean == binary.ptx != ptx, "the two routes compile to different code"
     ours = wire.Kernel(
         name=binary.name, num_warps=binary.num_warps, num_ctas=binary.num_ctas,
-        shared=binary.shared, ptx=binary.ptx, ttir=kernel[5][0].decode(), compute_capability=90,
+        shared=binary.shared, ptx=ptx, ttir=kernel[5][0].decode(), compute_capability=90,
     )
     parameters = [wire.array(0, 16)] * 3
     assert wire.call(ours, (2, 1, 1), parameters, "add") == theirs
     chosen = jaxtriton.call(ADD, 90, (2,), [VECTOR])
     (call,) = calls(lower(chosen, VECTOR, VECTOR))
-    assert call["call_target_name"].value == cuda.TARGET
-    assert bool(fields(fields(fields(opaque(call))[1][0])[1][0]).get(5)) == (not probe.reason)
+    by_xla = probe.reason and cuda.jaxlib_version() >= native.SINCE
+    assert call["call_target_name"].value == (native.TARGET if by_xla else cuda.TARGET)
+    if not by_xla:
+        assert bool(fields(fields(fields(opaque(call))[1][0])[1][0]).get(5)) == (not probe.reason)
 """
 
 
@@ -368,9 +431,11 @@ def test_what_jax_triton_would_change_goes_the_direct_way() -> None:
     for source, zeroed in itertools.product(changes[1:], ([], [0])):
         chosen = jaxtriton.call(source, 90, (2,), [VECTOR], zeroed=zeroed)
         (call,) = calls(lower(chosen, VECTOR, VECTOR))
-        assert call["call_target_name"].value == cuda.TARGET
+        by_xla = not zeroed and cuda.jaxlib_version() >= native.SINCE
+        assert call["call_target_name"].value == (native.TARGET if by_xla else cuda.TARGET)
     with pytest.raises(CompileError):
         jaxtriton.call(scalar, 90, (2,), [VECTOR], scalars=[3])
     binary = compile_kernel(ADD, 90)
-    (call,) = calls(lower(jaxtriton.call(binary, 90, (2,), [VECTOR]), VECTOR, VECTOR))
-    assert opaque(call) == zlib.decompress(cuda.encode(binary, (2, 1, 1), (), (0, 0, 0)))
+    chosen = jaxtriton.call(binary, 90, (2,), [VECTOR], zeroed=[0])
+    (call,) = calls(lower(chosen, VECTOR, VECTOR))
+    assert opaque(call) == zlib.decompress(cuda.encode(binary, (2, 1, 1), (), (0, 0, 1024)))

@@ -36,6 +36,7 @@ from typing import Any
 
 from prism_jax.emit.binary import Binary, KernelSource, blocks_per_sm, fits, pointer_type
 from prism_jax.emit.cubin import resources
+from prism_jax.emit.entry import without_unread
 from prism_jax.emit.workers import Pool, TargetError, TimeLimitError, WorkerError
 
 __all__ = [
@@ -206,7 +207,7 @@ def compile_here(source: KernelSource, compute_capability: int) -> Binary:
         "num_ctas": source.num_ctas,
         **dict(source.options),
     }
-    with _cache_folder():
+    with _cache_folder(), _lean_entry(source):
         target = GPUTarget("cuda", compute_capability, 32)
         kernel = triton.compile(tree, target=target, options=options)
     metadata = kernel.metadata
@@ -228,6 +229,26 @@ def compile_here(source: KernelSource, compute_capability: int) -> Binary:
         scratch_size=metadata.global_scratch_size or 0,
         scratch_align=metadata.global_scratch_align or 1,
     )
+
+
+@contextlib.contextmanager
+def _lean_entry(source: KernelSource) -> Generator[None]:
+    # Between PTX and machine code the scratch pointers go that the kernel does not read (`entry`).
+    # Triton offers this hook for looking at its stages; without it kernels keep the pointers, and
+    # are launched by the route that passes them.
+    from triton import knobs
+
+    def hook(_backend: Any, stages: dict[str, Any], *_: Any) -> None:
+        made = stages["ptx"]
+        stages["ptx"] = lambda src, metadata: without_unread(
+            made(src, metadata), source.name, len(source.parameters)
+        )
+
+    knobs.runtime.add_stages_inspection_hook = hook
+    try:
+        yield
+    finally:
+        knobs.runtime.add_stages_inspection_hook = None
 
 
 @contextlib.contextmanager

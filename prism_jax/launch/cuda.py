@@ -4,9 +4,10 @@ In: a `Binary`, a grid and the types of the outputs. Out: a function of arrays t
 under `jax.jit` or given to `mlir.lower_fun`, several of them in a row too. It lowers on a machine
 without a GPU; only running needs one.
 
-The route: jaxlib's typed FFI target `triton_kernel_call_ffi`, given the compiled code. XLA captures
-these calls in command buffers, nothing is compiled again, and neither triton nor jax_triton is
-imported. `jaxtriton.py` is the other route, for kernels of which there is only the source.
+The routes: a kernel that takes arrays and nothing else is launched by XLA itself (`native.py`);
+others go through jaxlib's typed FFI target `triton_kernel_call_ffi`. Either is given the compiled
+code and can be captured in command buffers, nothing is compiled again, and neither triton nor
+jax_triton is imported. `jaxtriton.py` is for kernels of which there is only the source.
 
 Calling convention: the arrays are the kernel's first pointer parameters, the outputs its
 last ones, scalars stand wherever the signature has them.
@@ -35,9 +36,11 @@ import jax
 import numpy as np
 
 from prism_jax.emit.binary import Binary, pointer_type
-from prism_jax.launch import wire
+from prism_jax.launch import native, wire
 
 TARGET = "triton_kernel_call_ffi"
+#: Targets of a kernel's call, whichever route it takes.
+TARGETS = (native.TARGET, TARGET)
 #: The first released jaxlib known to read machine code from the call.
 READS_IMAGES = (0, 11, 2)
 _GRID_LIMITS = (2**31 - 1, 65535, 65535)
@@ -62,6 +65,8 @@ def kernel_call(
     scalars: Sequence[bool | int | float] = (),
     zeroed: Sequence[int] = (),
     aliases: Mapping[int, int] | None = None,
+    *,
+    by_xla: bool | None = None,
 ) -> Kernel:
     """`binary` as a function of its input arrays that returns the tuple of its outputs.
 
@@ -73,6 +78,7 @@ def kernel_call(
       zeroed: numbers of the outputs that are set to zero before the launch.
       aliases: input number to output number: they share one buffer, which the kernel finds in both
         parameters. XLA copies the input first where it is used again.
+      by_xla: launched by XLA itself. None: where the installed jaxlib and the kernel allow it.
 
     Raises:
       ValueError: anything that does not fit the kernel's signature, here or when arrays are given:
@@ -81,11 +87,15 @@ def kernel_call(
     aliases = dict(aliases or {})
     blocks = _grid(grid)
     inputs = _check(binary, out_types, scalars, zeroed, aliases)
-    sizes = [math.prod(t.shape) * np.dtype(t.dtype).itemsize for t in out_types]
-    zero_bytes = [0] * inputs + [n if i in zeroed else 0 for i, n in enumerate(sizes)]
-    opaque = encode(binary, blocks, scalars, zero_bytes)
     results = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in out_types]
     pointers = [kind for kind in binary.parameters if kind.startswith("*")]
+    able = native.able(binary) and not zeroed
+    if by_xla and not able:
+        raise ValueError(f"kernel {binary.name} needs more than arrays: XLA cannot launch it")
+    if able and (jaxlib_version() >= native.SINCE if by_xla is None else by_xla):
+        launch = native.call(binary, blocks, results, aliases)
+    else:
+        launch = _by_jaxlib(binary, blocks, results, scalars, zeroed, aliases)
 
     def call(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         if len(arrays) != inputs:
@@ -100,12 +110,31 @@ def kernel_call(
                 raise ValueError(
                     f"kernel {binary.name}: input {source} and output {target} differ in type"
                 )
-        register()
         with jax.named_scope(binary.name):
-            target = jax.ffi.ffi_call(TARGET, results, input_output_aliases=aliases or None)
-            return tuple(target(*arrays, opaque=opaque))
+            return tuple(launch(*arrays))
 
     return call
+
+
+def _by_jaxlib(
+    binary: Binary,
+    grid: tuple[int, int, int],
+    results: Sequence[jax.ShapeDtypeStruct],
+    scalars: Sequence[bool | int | float],
+    zeroed: Sequence[int],
+    aliases: Mapping[int, int],
+) -> Callable[..., Sequence[Any]]:
+    inputs = sum(kind.startswith("*") for kind in binary.parameters) - len(results)
+    sizes = [math.prod(t.shape) * np.dtype(t.dtype).itemsize for t in results]
+    zero_bytes = [0] * inputs + [n if i in zeroed else 0 for i, n in enumerate(sizes)]
+    opaque = encode(binary, grid, scalars, zero_bytes)
+    target = jax.ffi.ffi_call(TARGET, results, input_output_aliases=dict(aliases) or None)
+
+    def launch(*arrays: Any) -> Sequence[Any]:
+        register()
+        return target(*arrays, opaque=opaque)
+
+    return launch
 
 
 def encode(

@@ -15,6 +15,7 @@ from prism_jax.cache import plans
 from prism_jax.cache.key import key
 from prism_jax.cache.place import store
 from prism_jax.launch import rooms
+from prism_jax.launch.cuda import TARGETS
 from prism_jax.options import Options
 from tests.cache.examples import decision, region
 
@@ -101,7 +102,7 @@ def test_a_warm_process_imports_little_and_lowers_the_same_bytes(
     texts = {found["text"] for found in runs}
     assert len(texts) == 1
     (text,) = texts
-    assert ("triton_kernel_call_ffi" in text) == (backend == "triton")
+    assert any(target in text for target in TARGETS) == (backend == "triton")
     assert ("while" in text) == (backend == "lax")  # loops over tiles, which XLA's version has not
     for found in runs:
         loaded = [name for name in HEAVY if name in found["modules"]]
