@@ -8,7 +8,9 @@ in turn.
 On a GPU the seconds are kernel durations, and the chains only have a veto: the interval's low end
 is the ratio of the durations, or the chains' own ratio where that says that the candidate is slower
 (launches, gaps and copies are in it; a kernel of two microseconds may gain less than its launch
-costs). Their median decides and not the end of their interval: XLA's version wins in doubt.
+costs). Their median decides and not the end of their interval: XLA's version wins in doubt. What
+would still win is called alone, too, and not kept if the host's clock says beyond doubt that such a
+call takes longer.
 
 Invariant: samples of both are interleaved, see `timing`; the reference is compiled once for all
 candidates it meets; nothing is timed that did not finish once before.
@@ -77,15 +79,17 @@ class Pairs:
         return Comparison(found.reference_s, found.candidate_s, found.low, found.high)
 
     def _on_device(self, candidate: Function) -> Comparison:
-        """By kernel durations, unless chains say that the candidate is slower."""
+        """By kernel durations, unless chains or single calls say that the candidate is slower."""
         if self._device_s is None:
             self._device_s = device_time(self._single, self._args, ITERATIONS).median_us * 1e-6
             self._chain = self._chains()
         jitted = jax.jit(candidate)
         seconds = device_time(jitted, self._args, ITERATIONS).median_us * 1e-6
-        ratio, (veto, high) = self._device_s / seconds, self._chained(jitted)
-        low = ratio if veto >= 1.0 else min(ratio, veto)
-        high = max(ratio, high) if math.isfinite(high) else ratio
+        low = high = self._device_s / seconds
+        low, high = self._chained(jitted, low)
+        if low > 1.0:
+            alone = self._alone(jitted)
+            low = low if alone >= 1.0 else alone
         return Comparison(self._device_s, seconds, low, high)
 
     def _chains(self) -> chains.Chain | None:
@@ -101,19 +105,23 @@ class Pairs:
             return None
         return chain
 
-    def _chained(self, candidate: Function) -> tuple[float, float]:
-        """What may veto the candidate, and the high end of the interval, of reference / candidate
-        in chains. The host's clock, which has its own part in every call, vetoes only what its
-        whole interval says is slower.
-        """
+    def _chained(self, candidate: Function, ratio: float) -> tuple[float, float]:
+        """The interval of reference / candidate after the chains' veto on `ratio`."""
         if self._chain is None or self._runs is None:
-            found = timing.compare(
-                self._once, lambda: candidate(*self._args), seconds=self._seconds, pairs=PAIRS
-            )
-            return found.high, found.high
+            return ratio, ratio
         other = self._chain.runs(candidate)
-        ratio, _, high = chains.gain(self._runs, other, seconds=self._seconds, pairs=PAIRS)
-        return ratio, high
+        veto, _, high = chains.gain(self._runs, other, seconds=self._seconds, pairs=PAIRS)
+        low = ratio if veto >= 1.0 else min(ratio, veto)
+        return low, max(ratio, high) if math.isfinite(high) else ratio
+
+    def _alone(self, candidate: Function) -> float:
+        """The high end of the interval of reference / candidate in single calls. The host's clock
+        has its own part in every call, so only its whole interval says anything.
+        """
+        found = timing.compare(
+            self._once, lambda: candidate(*self._args), seconds=self._seconds, pairs=PAIRS
+        )
+        return found.high
 
     def _once(self) -> Any:
         return self._single(*self._args)

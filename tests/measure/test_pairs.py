@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from prism_jax.measure import chains, pairs
+from prism_jax.measure import chains, pairs, timing
 from prism_jax.measure.device_time import Sample
 from prism_jax.measure.pairs import Pairs, pair
 
@@ -99,23 +99,35 @@ def test_a_reference_that_cannot_be_chained_refuses_nobody(
 
 
 @pytest.mark.parametrize(
-    ("chained", "low"),
+    ("chained", "alone", "low"),
     [
-        ((1.5, 1.2, 1.8), 2.0),
-        ((1.01, 0.9, 1.1), 2.0),
-        ((0.97, 0.9, 1.05), 0.97),
-        ((0.5, 0.4, 0.6), 0.5),
+        ((1.5, 1.2, 1.8), 1.4, 2.0),
+        ((1.01, 0.9, 1.1), 1.0, 2.0),
+        ((0.97, 0.9, 1.05), None, 0.97),
+        ((0.5, 0.4, 0.6), None, 0.5),
+        ((1.5, 1.2, 1.8), 0.9, 0.9),
     ],
 )
-def test_durations_decide_and_chains_may_veto(
-    monkeypatch: pytest.MonkeyPatch, chained: tuple[float, float, float], low: float
+def test_durations_decide_and_chains_and_single_calls_may_veto(
+    monkeypatch: pytest.MonkeyPatch,
+    chained: tuple[float, float, float],
+    alone: float | None,
+    low: float,
 ) -> None:
-    """As on a GPU: the gain is that of kernel durations, unless the chains' median says none."""
+    """As on a GPU: the gain is that of kernel durations, unless the chains' median says none, or
+    the whole interval of single calls; what the chains refused is not called alone.
+    """
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(chains, "_kernel", lambda *_: None)
     monkeypatch.setattr(chains, "gain", lambda *_, **__: chained)
     times = iter([20.0, 10.0])  # of the reference, then of the candidate
     monkeypatch.setattr(pairs, "device_time", lambda *_: Sample(next(times), 0.0))
+
+    def compared(*_: Any, **__: Any) -> Any:
+        assert alone is not None
+        return timing.Paired(1e-5, 1e-5, 0.0, 0.0, alone, alone - 0.1, alone, 9)
+
+    monkeypatch.setattr(timing, "compare", compared)
     found = Pairs(fast, [X], seconds=0.02).against(fast)
     assert found.low == pytest.approx(low)
     assert found.candidate_s == pytest.approx(10e-6)
