@@ -244,11 +244,12 @@ def _lean_entry(source: KernelSource) -> Generator[None]:
             made(src, metadata), source.name, len(source.parameters)
         )
 
-    knobs.runtime.add_stages_inspection_hook = hook
+    runtime: Any = knobs.runtime  # its types miss the first argument
+    runtime.add_stages_inspection_hook = hook
     try:
         yield
     finally:
-        knobs.runtime.add_stages_inspection_hook = None
+        runtime.add_stages_inspection_hook = None
 
 
 @contextlib.contextmanager
