@@ -31,7 +31,7 @@ if jax.default_backend() != "gpu" or importlib.util.find_spec("triton") is None:
 
 #: Sources that are made to fault: the first ones met, which the ranking likes best.
 BAD = 3
-TUNED = prism.Options(cache="off", on_error="raise", search_seconds=2.0, tune_seconds=30.0)
+TUNED = prism.Options(cache="off", on_error="raise", search_seconds=2.0, tune_seconds=60.0)
 
 
 def attention(q: Any, k: Any, v: Any) -> Any:

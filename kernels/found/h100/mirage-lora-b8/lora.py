@@ -1,4 +1,4 @@
-# lora: launched on 2 x 64 blocks of 4 warps, 2 stages.
+# lora: launched on 2 x 64 blocks of 4 warps, 3 stages.
 # reads x float16[128, 256], w float16[256, 4096], a float16[256, 16], b float16[16, 4096]
 # writes out float16[128, 4096]
 import triton
@@ -9,12 +9,10 @@ import triton.language as tl
 def lora(x_ptr, w_ptr, a_ptr, b_ptr, out_ptr):
     """out[128, 4096].
 
-    Blocks: i by 64, k by 64. Loops: j by 256.
+    Blocks: i by 64, k by 64. Loops: none.
     """
     i_start = tl.program_id(0) * 64  # 2 blocks
     k_start = tl.program_id(1) * 64  # 64 blocks
-    sum0 = tl.zeros((64, 64), tl.float32)  # sum[j] (x[i, j] * w[j, k])
-    sum1 = tl.zeros((64, 64), tl.float32)  # sum[j] (x[i, j] * a[j, l])
     i_lane = tl.arange(0, 64)
     j_lane = tl.arange(0, 256)
     x_at = i_lane[:, None] * 256 + j_lane[None, :]  # [i, j]
@@ -34,12 +32,12 @@ def lora(x_ptr, w_ptr, a_ptr, b_ptr, out_ptr):
         other=0.0,
         eviction_policy="evict_last",
     )
-    sum0 = tl.dot(x, w, sum0)
-    sum1 = tl.dot(x, a, sum1)
-    sum1_f16 = sum1.to(tl.float16)  # [i, l]
-    sum1_f16_in = tl.where(l_mask[None, :], sum1_f16, 0.0)  # [i, l]
-    dot = tl.dot(sum1_f16_in, b)  # sum[l] (sum1 * b[l, k])
-    add = sum0 + dot  # [i, k]
+    dot = tl.dot(x, w)  # sum[j] (x[i, j] * w[j, k])
+    dot_2 = tl.dot(x, a)  # sum[j] (x[i, j] * a[j, l])
+    dot_2_f16 = dot_2.to(tl.float16)  # [i, l]
+    dot_2_f16_in = tl.where(l_mask[None, :], dot_2_f16, 0.0)  # [i, l]
+    dot_3 = tl.dot(dot_2_f16_in, b)  # sum[l] (sum[j] ... * b[l, k])
+    add = dot + dot_3  # [i, k]
     out_at = i_lane[:, None] * 4096 + k_lane[None, :]  # [i, k]
     # out[i, k]
     tl.store(out_ptr + i_start * 4096 + k_start + out_at, add.to(tl.float16))

@@ -22,22 +22,16 @@ def qknorm_combine(qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_sum2_ptr, out_ptr):
     l_lane = tl.arange(0, 8)
     s_k_lane = tl.arange(0, 4)
     qknorm_max0_at = l_lane[:, None] + s_k_lane[None, :] * 8192  # [l, s_k]
-    qknorm_max0 = tl.load(  # qknorm_max0[s_k, i, l]
-        qknorm_max0_ptr + i * 256 + l_start + qknorm_max0_at,
-        eviction_policy="evict_first",
-    )
+    # qknorm_max0[s_k, i, l]
+    qknorm_max0 = tl.load(qknorm_max0_ptr + i * 256 + l_start + qknorm_max0_at)
     ne = qknorm_max0 != float("-inf")  # [l, s_k]
     m_lane = tl.arange(0, 64)
     # [l, m, s_k]
     qknorm_sum1_at = l_lane[:, None, None] * 64 + m_lane[None, :, None] + s_k_lane[None, None, :] * 524288
-    qknorm_sum1 = tl.load(  # qknorm_sum1[s_k, i, l, m]
-        qknorm_sum1_ptr + i * 16384 + l_start * 64 + qknorm_sum1_at,
-        eviction_policy="evict_first",
-    )
-    qknorm_sum2 = tl.load(  # qknorm_sum2[s_k, i, l]
-        qknorm_sum2_ptr + i * 256 + l_start + qknorm_max0_at,
-        eviction_policy="evict_first",
-    )
+    # qknorm_sum1[s_k, i, l, m]
+    qknorm_sum1 = tl.load(qknorm_sum1_ptr + i * 16384 + l_start * 64 + qknorm_sum1_at)
+    # qknorm_sum2[s_k, i, l]
+    qknorm_sum2 = tl.load(qknorm_sum2_ptr + i * 256 + l_start + qknorm_max0_at)
     max = tl.reduce(qknorm_max0, 1, max_nan)  # max[s_k] qknorm_max0[s_k, i, l]
     sub = qknorm_max0 - max[:, None]  # [l, s_k]
     exp = tl.exp(sub)  # [l, s_k]

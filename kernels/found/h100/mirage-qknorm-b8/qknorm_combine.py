@@ -1,4 +1,4 @@
-# qknorm_combine: launched on 16 x 64 blocks of 4 warps, 3 stages.
+# qknorm_combine: launched on 16 x 16 blocks of 8 warps, 3 stages.
 # reads qknorm_max0 float32[8, 16, 256], qknorm_sum1 float32[8, 16, 256, 64], qknorm_sum2 float32[8, 16, 256]
 # writes out float16[16, 256, 64]
 import triton
@@ -15,11 +15,11 @@ def max_nan(a, b):
 def qknorm_combine(qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_sum2_ptr, out_ptr):
     """out[16, 256, 64].
 
-    Blocks: i by 1, l by 4, m by 64. Loops: none.
+    Blocks: i by 1, l by 16, m by 64. Loops: none.
     """
     i = tl.program_id(0)  # 16 blocks
-    l_start = tl.program_id(1) * 4  # 64 blocks
-    l_lane = tl.arange(0, 4)
+    l_start = tl.program_id(1) * 16  # 16 blocks
+    l_lane = tl.arange(0, 16)
     s_k_lane = tl.arange(0, 8)
     qknorm_max0_at = l_lane[:, None] + s_k_lane[None, :] * 4096  # [l, s_k]
     # qknorm_max0[s_k, i, l]

@@ -1,4 +1,4 @@
-# qknorm_parts: launched on 8 x 16 blocks of 8 warps, 3 stages.
+# qknorm_parts: launched on 8 x 16 blocks of 8 warps, 4 stages.
 # reads q float16[16, 256, 64], k float16[16, 64, 4096], v float16[16, 4096, 64]
 # writes qknorm_max0 float32[8, 16, 256], qknorm_sum1 float32[8, 16, 256, 64], qknorm_sum2 float32[8, 16, 256]
 import triton
@@ -28,7 +28,7 @@ def qknorm_parts(q_ptr, k_ptr, v_ptr, qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_s
     l_lane = tl.arange(0, 256)
     j_lane = tl.arange(0, 64)
     q_at = l_lane[:, None] * 64 + j_lane[None, :]  # [l, j]
-    q = tl.load(q_ptr + i * 16384 + q_at)  # q[i, l, j]
+    q = tl.load(q_ptr + i * 16384 + q_at, eviction_policy="evict_last")  # q[i, l, j]
     k_lane = tl.arange(0, 64)
     k_at = j_lane[:, None] * 4096 + k_lane[None, :]  # [j, k]
     q_f32 = q.to(tl.float32)  # [l, j]
@@ -40,7 +40,7 @@ def qknorm_parts(q_ptr, k_ptr, v_ptr, qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_s
     m_lane = tl.arange(0, 64)
     v_at = k_lane[:, None] * 64 + m_lane[None, :]  # [k, m]
     for k_start in range(k_first, k_first + 512, 64):
-        k = tl.load(k_ptr + i * 262144 + k_start + k_at)  # k[i, j, k]
+        k = tl.load(k_ptr + i * 262144 + k_start + k_at, eviction_policy="evict_last")  # k[i, j, k]
         dot = tl.dot(q, k)  # sum[j] ((q[i, l, j] * ...) * (k[i, j, k] * ...))
         mul_3 = dot * rsqrt[:, None]  # [l, k]
         k_f32 = k.to(tl.float32)  # [j, k]
@@ -61,7 +61,8 @@ def qknorm_parts(q_ptr, k_ptr, v_ptr, qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_s
         max0_new_log2_safe = tl.where(ne, max0_new_log2, float("inf"))  # [l]
         exp_2 = tl.exp2(mul_6 * 1.4426950408889634 - max0_new_log2_safe[:, None])  # [l, k]
         exp_2_f16 = exp_2.to(tl.float16)  # [l, k]
-        v = tl.load(v_ptr + i * 262144 + k_start * 64 + v_at)  # v[i, k, m]
+        # v[i, k, m]
+        v = tl.load(v_ptr + i * 262144 + k_start * 64 + v_at, eviction_policy="evict_last")
         sum1 = tl.dot(exp_2_f16, v, sum1 * scale[:, None])
         sum_3 = tl.sum(exp_2, 1)  # sum over the step
         sum2 = sum2 * scale + sum_3

@@ -1,5 +1,5 @@
 # attention_combine: launched on 8 x 8 blocks of 4 warps, 3 stages.
-# reads attention_max1 float32[64, 2, 8], attention_sum2 float32[64, 2, 8], attention_sum3 float32[64, 2, 8, 128]
+# reads attention_max1 float32[64, 2, 8], attention_sum2 float32[64, 2, 8, 128], attention_sum3 float32[64, 2, 8]
 # writes out float16[2, 8, 128]
 import triton
 import triton.language as tl
@@ -25,26 +25,25 @@ def attention_combine(attention_max1_ptr, attention_sum2_ptr, attention_sum3_ptr
     # attention_max1[s_l, i, j]
     attention_max1 = tl.load(attention_max1_ptr + j + attention_max1_at)
     ne = attention_max1 != float("-inf")  # [i, s_l]
-    # attention_sum2[s_l, i, j]
-    attention_sum2 = tl.load(attention_sum2_ptr + j + attention_max1_at)
     m_lane = tl.arange(0, 16)
     # [i, m, s_l]
-    attention_sum3_at = i_lane[:, None, None] * 1024 + m_lane[None, :, None] + s_l_lane[None, None, :] * 2048
-    # attention_sum3[s_l, i, j, m]
-    attention_sum3 = tl.load(attention_sum3_ptr + j * 128 + m_start + attention_sum3_at)
+    attention_sum2_at = i_lane[:, None, None] * 1024 + m_lane[None, :, None] + s_l_lane[None, None, :] * 2048
+    # attention_sum2[s_l, i, j, m]
+    attention_sum2 = tl.load(attention_sum2_ptr + j * 128 + m_start + attention_sum2_at)
+    # attention_sum3[s_l, i, j]
+    attention_sum3 = tl.load(attention_sum3_ptr + j + attention_max1_at)
     max = tl.reduce(attention_max1, 1, max_nan)  # max[s_l] attention_max1[s_l, i, j]
     sub = attention_max1 - max[:, None]  # [i, s_l]
     exp = tl.exp(sub)  # [i, s_l]
-    mul = exp * attention_sum2  # [i, s_l]
-    where = tl.where(ne, mul, 0.0)  # [i, s_l]
-    # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum2[s_l, i, j]), 0)
-    sum = tl.sum(where, 1)
-    div = 1.0 / sum  # [i]
-    mul_2 = exp[:, None, :] * attention_sum3  # [i, m, s_l]
-    where_2 = tl.where(ne[:, None, :], mul_2, 0.0)  # [i, m, s_l]
-    # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum3[s_l, i, j, m]), 0)
-    sum_2 = tl.sum(where_2, 2)
-    mul_3 = div[:, None] * sum_2  # [i, m]
+    mul = exp[:, None, :] * attention_sum2  # [i, m, s_l]
+    where = tl.where(ne[:, None, :], mul, 0.0)  # [i, m, s_l]
+    # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum2[s_l, i, j, m]), 0)
+    sum = tl.sum(where, 2)
+    mul_2 = exp * attention_sum3  # [i, s_l]
+    where_2 = tl.where(ne, mul_2, 0.0)  # [i, s_l]
+    # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum3[s_l, i, j]), 0)
+    sum_2 = tl.sum(where_2, 1)
+    div = sum / sum_2[:, None]  # [i, m]
     out_at = i_lane[:, None] * 1024 + m_lane[None, :]  # [i, m]
     # out[i, j, m]
-    tl.store(out_ptr + j * 128 + m_start + out_at, mul_3.to(tl.float16))
+    tl.store(out_ptr + j * 128 + m_start + out_at, div.to(tl.float16))

@@ -19,7 +19,7 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
     """
     s_l = tl.program_id(0)  # 64 blocks
     i = tl.program_id(1)  # 2 blocks
-    # max[l] (rsqrt((... + 1e-06)) * sum[k] (q[i, j, k] * k[i, k, l]))
+    # max[l] sum[k] ((q[i, j, k] * ...) * k[i, k, l])
     max0 = tl.full((16,), float("-inf"), tl.float32)
     # sum[l] (where(ne(max0, -inf), exp(...), 0) * v[i, l, m])
     sum1 = tl.zeros((16, 128), tl.float32)
@@ -30,10 +30,10 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
     k_lane = tl.arange(0, 128)
     q_at = j_lane[:, None] * 128 + k_lane[None, :]  # [j, k]
     q = tl.load(q_ptr + i * 1024 + q_at, mask=j_mask[:, None], other=0.0)  # q[i, j, k]
-    q_f32 = q.to(tl.float32)  # [j, k]
-    mul = q_f32 * q_f32  # [j, k]
     l_lane = tl.arange(0, 128)
     k_at = k_lane[:, None] * 8192 + l_lane[None, :]  # [k, l]
+    q_f32 = q.to(tl.float32)  # [j, k]
+    mul = q_f32 * q_f32  # [j, k]
     k = tl.load(k_ptr + i * 1048576 + l_first + k_at)  # k[i, k, l]
     sum = tl.sum(mul, 1)  # sum[k] (q[i, j, k] * q[i, j, k])
     mul_2 = sum * 0.0078125  # [j]
@@ -41,8 +41,8 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
     rsqrt = tl.rsqrt(add)  # [j]
     m_lane = tl.arange(0, 128)
     v_at = l_lane[:, None] * 128 + m_lane[None, :]  # [l, m]
-    dot = tl.dot(q, k)  # sum[k] (q[i, j, k] * k[i, k, l])
-    mul_3 = rsqrt[:, None] * dot  # [j, l]
+    dot = tl.dot(q, k)  # sum[k] ((q[i, j, k] * ...) * k[i, k, l])
+    mul_3 = dot * rsqrt[:, None]  # [j, l]
     max = tl.reduce(mul_3, 1, max_nan)  # max over the step
     max0_new = max_nan(max0, max)  # [j]
     max0_live = max0 != float("-inf")  # [j]

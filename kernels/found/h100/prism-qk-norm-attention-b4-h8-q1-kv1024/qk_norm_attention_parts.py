@@ -29,7 +29,12 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
     j_mask = j_lane < 8  # j < 8
     k_lane = tl.arange(0, 128)
     q_at = j_lane[:, None] * 128 + k_lane[None, :]  # [j, k]
-    q = tl.load(q_ptr + i * 1024 + q_at, mask=j_mask[:, None], other=0.0)  # q[i, j, k]
+    q = tl.load(  # q[i, j, k]
+        q_ptr + i * 1024 + q_at,
+        mask=j_mask[:, None],
+        other=0.0,
+        eviction_policy="evict_last",
+    )
     l_lane = tl.arange(0, 128)
     k_at = k_lane[:, None] * 8192 + l_lane[None, :]  # [k, l]
     q_f32 = q.to(tl.float32)  # [j, k]
@@ -41,7 +46,7 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
     m_lane = tl.arange(0, 128)
     v_at = l_lane[:, None] * 128 + m_lane[None, :]  # [l, m]
     for l_start in range(l_first, l_first + 256, 128):
-        k = tl.load(k_ptr + i * 1048576 + l_start + k_at)  # k[i, k, l]
+        k = tl.load(k_ptr + i * 1048576 + l_start + k_at, eviction_policy="evict_last")  # k[i, k, l]
         dot = tl.dot(q, k)  # sum[k] ((q[i, j, k] * ...) * k[i, k, l])
         mul_3 = dot * rsqrt[:, None]  # [j, l]
         max = tl.reduce(mul_3, 1, max_nan)  # max over the step
@@ -55,7 +60,8 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
         max0_new_log2_safe = tl.where(ne, max0_new_log2, float("inf"))  # [j]
         exp_2 = tl.exp2(mul_3 * 1.4426950408889634 - max0_new_log2_safe[:, None])  # [j, l]
         exp_2_f16 = exp_2.to(tl.float16)  # [j, l]
-        v = tl.load(v_ptr + i * 1048576 + l_start * 128 + v_at)  # v[i, l, m]
+        # v[i, l, m]
+        v = tl.load(v_ptr + i * 1048576 + l_start * 128 + v_at, eviction_policy="evict_last")
         sum1 = tl.dot(exp_2_f16, v, sum1 * scale[:, None])
         sum_2 = tl.sum(exp_2, 1)  # sum over the step
         sum2 = sum2 * scale + sum_2

@@ -1,0 +1,39 @@
+# rmsnorm: launched on 96 blocks of 4 warps, 3 stages.
+# reads x float16[2, 4096], w float16[4096, 6144]
+# writes out float16[2, 6144]
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def rmsnorm(x_ptr, w_ptr, out_ptr):
+    """out[2, 6144].
+
+    Blocks: i by 2, k by 64. Loops: j by 512.
+    """
+    k_start = tl.program_id(0) * 64  # 96 blocks
+    sum0 = tl.zeros((16, 512), tl.float32)  # sum[j] (x[i, j] * x[i, j])
+    sum1 = tl.zeros((16, 64), tl.float32)  # sum[j] (x[i, j] * w[j, k])
+    i_lane = tl.arange(0, 16)
+    i_mask = i_lane < 2  # i < 2
+    j_lane = tl.arange(0, 512)
+    x_at = i_lane[:, None] * 4096 + j_lane[None, :]  # [i, j]
+    k_lane = tl.arange(0, 64)
+    w_at = j_lane[:, None] * 6144 + k_lane[None, :]  # [j, k]
+    for j_start in tl.range(0, 4096, 512, num_stages=3):
+        # x[i, j]
+        x = tl.load(x_ptr + j_start + x_at, mask=i_mask[:, None], other=0.0, cache_modifier=".ca")
+        x_f32 = x.to(tl.float32)  # [i, j]
+        mul = x_f32 * x_f32  # [i, j]
+        sum0 = sum0 + mul
+        x_2 = tl.load(x_ptr + j_start + x_at, mask=i_mask[:, None], other=0.0)  # x[i, j]
+        w = tl.load(w_ptr + k_start + j_start * 6144 + w_at)  # w[j, k]
+        sum1 = tl.dot(x_2, w, sum1)
+    sum0_all = tl.sum(sum0, 1)  # sum over the lanes
+    mul_2 = sum0_all * 0.000244140625  # [i]
+    add = mul_2 + 9.999999974752427e-07  # [i]
+    rsqrt = tl.rsqrt(add)  # [i]
+    mul_3 = rsqrt[:, None] * sum1  # [i, k]
+    out_at = i_lane[:, None] * 6144 + k_lane[None, :]  # [i, k]
+    # out[i, k]
+    tl.store(out_ptr + k_start + out_at, mul_3.to(tl.float16), mask=i_mask[:, None])

@@ -1,0 +1,39 @@
+# rmsnorm: launched on 64 blocks of 4 warps, 3 stages.
+# reads x float16[8, 1024], w float16[1024, 1024]
+# writes out float16[8, 1024]
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def rmsnorm(x_ptr, w_ptr, out_ptr):
+    """out[8, 1024].
+
+    Blocks: i by 8, k by 16. Loops: j by 256.
+    """
+    k_start = tl.program_id(0) * 16  # 64 blocks
+    sum0 = tl.zeros((16, 256), tl.float32)  # sum[j] (x[i, j] * x[i, j])
+    sum1 = tl.zeros((16, 16), tl.float32)  # sum[j] (x[i, j] * w[j, k])
+    i_lane = tl.arange(0, 16)
+    i_mask = i_lane < 8  # i < 8
+    j_lane = tl.arange(0, 256)
+    x_at = i_lane[:, None] * 1024 + j_lane[None, :]  # [i, j]
+    k_lane = tl.arange(0, 16)
+    w_at = j_lane[:, None] * 1024 + k_lane[None, :]  # [j, k]
+    for j_start in tl.range(0, 1024, 256, num_stages=3):
+        # x[i, j]
+        x = tl.load(x_ptr + j_start + x_at, mask=i_mask[:, None], other=0.0, cache_modifier=".ca")
+        x_f32 = x.to(tl.float32)  # [i, j]
+        mul = x_f32 * x_f32  # [i, j]
+        sum0 = sum0 + mul
+        x_2 = tl.load(x_ptr + j_start + x_at, mask=i_mask[:, None], other=0.0)  # x[i, j]
+        w = tl.load(w_ptr + k_start + j_start * 1024 + w_at)  # w[j, k]
+        sum1 = tl.dot(x_2, w, sum1)
+    sum0_all = tl.sum(sum0, 1)  # sum over the lanes
+    mul_2 = sum0_all * 0.0009765625  # [i]
+    add = mul_2 + 9.999999974752427e-07  # [i]
+    rsqrt = tl.rsqrt(add)  # [i]
+    mul_3 = rsqrt[:, None] * sum1  # [i, k]
+    out_at = i_lane[:, None] * 1024 + k_lane[None, :]  # [i, k]
+    # out[i, k]
+    tl.store(out_ptr + k_start + out_at, mul_3.to(tl.float16), mask=i_mask[:, None])
