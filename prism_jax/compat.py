@@ -59,9 +59,9 @@ else:
 
 __all__ = [
     "ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Tracer", "Var",
-    "Zero", "ad", "aside", "aval_of", "batching", "bind_equation", "close", "compile_seconds",
-    "constants", "context_key", "dce", "device_facts", "end_asides", "evaluate", "exchange",
-    "forget_compiled", "forget_traces", "function_name", "hide_frames", "inner_jaxprs",
+    "Zero", "ad", "aside", "aval_of", "batching", "begin", "bind_equation", "close",
+    "compile_seconds", "constants", "context_key", "dce", "device_facts", "end_asides", "evaluate",
+    "exchange", "forget_compiled", "forget_traces", "function_name", "hide_frames", "inner_jaxprs",
     "is_jitted", "is_local", "is_tracer", "is_tracing", "jit_disabled", "jvp_program", "mlir",
     "numerics", "only_transposes", "outside_trace", "part_of", "process_count", "read", "renamed",
     "same_types", "spans_devices", "spec_of", "to_inputs", "trace_flat", "trace_jit",
@@ -364,9 +364,7 @@ _ending = threading.Event()
 
 
 def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
-    """The result of `fun`, run in a thread where nothing is being traced and no mesh is in force.
-
-    The caller's context variables and its choice of 64-bit types hold there too.
+    """The result of `fun`, run as `begin` does.
 
     Args:
       fun: what to run.
@@ -375,6 +373,21 @@ def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
     Raises:
       TimeoutError: it did not end in time, or the process is ending.
       Exception: whatever `fun` raises.
+    """
+    done = begin(fun)
+    wait([done], seconds)
+    if not done.done():
+        raise TimeoutError
+    return done.result()
+
+
+def begin(fun: Callable[[], Any]) -> Future[Any]:
+    """Runs `fun` in a thread where nothing is being traced and no mesh is in force.
+
+    The caller's context variables and its choice of 64-bit types hold there too.
+
+    Raises:
+      TimeoutError: the process is ending.
     """
     wide, context = jax.config.read("jax_enable_x64"), contextvars.copy_context()
     done: Future[Any] = Future()
@@ -396,10 +409,7 @@ def aside(fun: Callable[[], Any], seconds: float | None = None) -> Any:
         _asides.pop(thread)
         raise TimeoutError
     thread.start()
-    wait([done], seconds)
-    if not done.done():
-        raise TimeoutError
-    return done.result()
+    return done
 
 
 def end_asides() -> list[threading.Thread]:

@@ -107,20 +107,46 @@ def test_memory_is_bounded(pool: Pool) -> None:
     assert pool.run("builtins:eval", "1 + 1", timeout=20.0) == 2
 
 
+def test_map_gives_what_is_there(pool: Pool, tmp_path: Path) -> None:
+    """The first result does not wait for the last, nor the first call for the last to be made."""
+    go = tmp_path / "go"
+    until = f"[0 for _ in iter(lambda: __import__('os').path.exists({str(go)!r}), True)] and 7 or 7"
+
+    def calls() -> Iterator[tuple[str]]:
+        yield ("1 + 1",)
+        yield (until,)
+
+    results = pool.map("builtins:eval", calls(), workers=2, timeout=20.0)
+    assert next(results) == 2
+    go.touch()
+    assert list(results) == [7]
+    # Who does not want the rest ends what works on it, and nothing where all is done.
+    results = pool.map("time:sleep", [(0.0,), (30.0,)], workers=2, timeout=60.0)
+    assert next(results) is None
+    start = time.monotonic()
+    results.close()
+    assert time.monotonic() - start < 10.0
+    pid = pool.run("os:getpid", timeout=20.0)
+    results = pool.map("os:getpid", [()], workers=1, timeout=20.0)
+    assert next(results) == pid
+    results.close()
+    assert pool.run("os:getpid", timeout=20.0) == pid
+
+
 def test_map_keeps_order_and_losses_apart(pool: Pool) -> None:
     calls = [("1",), ("__import__('os').abort()",), ("3",), ("1 / 0",), ("5",)]
-    results = pool.map("builtins:eval", calls, workers=2, timeout=20.0)
+    results = list(pool.map("builtins:eval", calls, workers=2, timeout=20.0))
     assert [r for r in results if isinstance(r, int)] == [1, 3, 5]
     assert isinstance(results[1], CrashError)
     assert isinstance(results[3], TargetError)
-    assert pool.map("builtins:eval", [], workers=2, timeout=20.0) == []
+    assert list(pool.map("builtins:eval", [], workers=2, timeout=20.0)) == []
 
 
 def test_deadline(pool: Pool) -> None:
     deadline = time.monotonic() + 1.0
     calls = [(30.0,)] * 4
     start = time.monotonic()
-    results = pool.map("time:sleep", calls, workers=2, timeout=20.0, deadline=deadline)
+    results = list(pool.map("time:sleep", calls, workers=2, timeout=20.0, deadline=deadline))
     assert time.monotonic() - start < 5.0
     assert all(isinstance(result, TimeLimitError) for result in results)
     assert "not started" in str(results[-1])

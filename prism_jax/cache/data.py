@@ -109,6 +109,8 @@ def _dataclass(kind: Any, data: Any, where: str, blobs: Sequence[bytes]) -> Any:
 def _sgraph(data: Any, _: Sequence[bytes]) -> SGraph:
     from prism_jax.ir.parse import parse_sgraph  # not needed to write
 
+    if not isinstance(data, str):
+        raise ValueError(f"{data!r} is no text")
     return parse_sgraph(data)
 
 

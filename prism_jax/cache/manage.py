@@ -222,10 +222,15 @@ def _is_stale(found: Entry) -> bool:
 def _row(name: str, size: int, used: float, found: Entry | str) -> Row:
     if isinstance(found, str):
         return Row(name, size, used, found, good=False)
-    report, device = found.values.get("report") or {}, found.values["key"].get("device") or {}
+    # What is stale was not compared with any type: it may be of a version that wrote otherwise.
+    report, device = _fields(found.values.get("report")), _fields(found.values["key"].get("device"))
     what = f"{report.get('name')}: {report.get('plan') or 'left to XLA'}"
     kind = str(device.get("processor") or device.get("kind") or "")
     return Row(name, size, used, what, kind[:24], stale=_is_stale(found))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _flat(value: Any) -> str:

@@ -12,7 +12,6 @@ Axioms used: the rows of level "order" (sum-merge, sum-interchange, sum-nest, su
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +19,7 @@ from functools import cache, lru_cache
 
 from prism_jax.egraph import normal
 from prism_jax.egraph.core import EGraph, ENode, changed
+from prism_jax.egraph.decisions import extent, recorded
 from prism_jax.egraph.facts import strictest
 from prism_jax.egraph.language import fresh, rename
 from prism_jax.egraph.normal import TensorLanguage, Term
@@ -33,11 +33,6 @@ FRONT = 3
 """Orders kept per set of factors."""
 SLACK = 1.5
 """An order that keeps less in between may take this much more arithmetic than the least."""
-
-
-def extent(axes: frozenset[Axis]) -> int:
-    """The number of points of a set of axes; a symbolic size counts as 64."""
-    return math.prod(axis.size if isinstance(axis.size, int) else 64 for axis in axes)
 
 
 @dataclass(frozen=True)
@@ -192,7 +187,8 @@ def least_work(graph: EGraph, axes: tuple[Axis, ...], factors: list[Term]) -> in
             free.append(frozenset(bound.get(a, a) for a in own))
     if len(free) > MAX_FACTORS or not free:
         return extent(frozenset[Axis]().union(*free))
-    return _least(tuple(free), frozenset(summed))
+    find = _least.__wrapped__ if recorded() else _least
+    return find(tuple(free), frozenset(summed))
 
 
 @lru_cache(4096)

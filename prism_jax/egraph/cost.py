@@ -23,7 +23,8 @@ from fractions import Fraction
 from functools import cached_property
 
 from prism_jax import device
-from prism_jax.egraph.contraction import extent
+from prism_jax.egraph.decisions import extent, plain
+from prism_jax.ir.counts import maximum
 from prism_jax.ir.nodes import Axis, Precision
 from prism_jax.ir.ops import OPS
 
@@ -51,6 +52,11 @@ class Cost:
             self.bytes + other.bytes,
             self.operands + other.operands,
         )
+
+    @property
+    def plain(self) -> Cost:
+        """The cost as plain numbers (see `decisions`)."""
+        return Cost(*(plain(n) for n in (self.seconds, self.flops, self.bytes, self.operands)))
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ class CostModel:
 
     def _kept(self, work: Cost, result: Free) -> Cost:
         moved = 2 * extent(result) * self.width
-        seconds = max(work.seconds, moved / self.device.dram_bytes_per_s)
+        seconds = maximum(work.seconds, moved / self.device.dram_bytes_per_s)
         return Cost(seconds, work.flops, moved, work.operands)
 
 

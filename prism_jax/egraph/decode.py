@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from prism_jax.egraph.contraction import extent
 from prism_jax.egraph.core import ENode
 from prism_jax.egraph.cost import split
+from prism_jax.egraph.decisions import extent
 from prism_jax.ir.nodes import REAL, Const, Iota, Node, Pointwise, Precision, Reduce
 
 Factor = tuple[Node, Fraction]

@@ -14,7 +14,7 @@ proven not to exceed `EXP_LIMIT`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prism_jax import axioms, device
 from prism_jax.egraph import signature
@@ -112,7 +112,8 @@ class _Extractor(Chooser):
             if len(found) == limit:
                 break
         kept = list(found.values())[:limit]
-        return [kept[0], *sorted(kept[1:], key=_rank)]
+        ranked = [kept[0], *sorted(kept[1:], key=_rank)]
+        return [replace(found, cost=found.cost.plain) for found in ranked]
 
     def _around(self, selections: list[Selection]) -> list[Selection]:
         """Selections that differ in one class from one of the given, cheapest first. Only changes
@@ -167,8 +168,9 @@ class _Extractor(Chooser):
             found[name] = Alternative(program, self.cost(selection), self._used(selection))
 
 
-def _rank(alternative: Alternative) -> tuple[float, int, str]:
-    return alternative.cost.seconds, len(alternative.axioms), alternative.program.digest
+def _rank(alternative: Alternative) -> tuple[float, int]:
+    """Of equal ones the one found first: nothing but costs may depend on sizes."""
+    return alternative.cost.seconds, len(alternative.axioms)
 
 
 def default_rules() -> list[Rule]:

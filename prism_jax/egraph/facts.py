@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from prism_jax.egraph.decisions import apply, extent
 from prism_jax.ir.nodes import REAL, Axis, Parameter, Precision
 
 INF = math.inf
@@ -104,7 +105,12 @@ def of_sum(c0: Fraction, terms: list[tuple[Facts, Fraction]]) -> Facts:
 
 
 def _times(a: float, b: float) -> float:
-    return 0.0 if a == 0 or b == 0 else a * b
+    for x, y in ((a, b), (b, a)):
+        if x == 0:
+            return 0.0
+        if x in (INF, -INF):
+            return x if y > 0 else 0.0 if y == 0 else -x
+    return a * b
 
 
 def _lower(a: float, b: float) -> float:
@@ -153,6 +159,10 @@ def of_power(base: Facts, e: Fraction) -> Facts:
 
 
 def _power(x: float, e: Fraction) -> float:
+    return apply(f"power {e}", lambda x: _raised(x, e), x)
+
+
+def _raised(x: float, e: Fraction) -> float:
     if math.isinf(x):
         sign = -1 if x < 0 and e.numerator % 2 else 1
         return sign * (INF if e > 0 else 0.0)
@@ -177,8 +187,7 @@ def of_reduce(monoid: str, axes: tuple[Axis, ...], body: Facts, index_sort: str 
         low = 0.0 if body.low >= 0 else -INF
         high = 0.0 if body.high <= 0 else INF
         if all(isinstance(axis.size, int) for axis in axes):
-            count = float(math.prod(int(axis.size) for axis in axes))
-            low, high = _times(body.low, count), _times(body.high, count)
+            low, high = _times(body.low, extent(axes)), _times(body.high, extent(axes))
         return Facts(free, REAL, low, high, body.positive, body.finite)
     low = 0.0 if body.low >= 0 else -INF
     return Facts(free, REAL, low, INF, body.nonzero and body.finite, body.finite)
@@ -193,6 +202,12 @@ _BOUNDED = {
 
 
 def _guard(function: str, x: float) -> float:
+    return apply(function, lambda x: _value(function, x), x)
+
+
+def _value(function: str, x: float) -> float:
+    if function in ("floor", "ceil") and not math.isfinite(x):
+        return x
     try:
         return float(getattr(math, function)(x))
     except OverflowError:
@@ -226,8 +241,7 @@ def of_operator(name: str, parameter: Parameter, args: tuple[Facts, ...], sort: 
         bottom = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
         return Facts(free, REAL, bottom, top, first.nonzero, first.finite)
     if name in ("floor", "ceil"):
-        step = math.floor if name == "floor" else math.ceil
-        low, high = (float(step(x)) if math.isfinite(x) else x for x in (low, high))
+        low, high = _guard(name, low), _guard(name, high)
         return Facts(free, REAL, low, high, finite=first.finite)
     if name in ("max", "min"):
         pick = max if name == "max" else min

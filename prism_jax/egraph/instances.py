@@ -17,6 +17,7 @@ from prism_jax.axioms.axiom import Axiom, Condition
 from prism_jax.egraph import facts as fx
 from prism_jax.egraph import normal
 from prism_jax.egraph.core import EGraph, ENode
+from prism_jax.egraph.decisions import exactly
 from prism_jax.egraph.facts import Facts
 from prism_jax.egraph.normal import Term
 from prism_jax.ir.nodes import REAL, Axis
@@ -272,6 +273,7 @@ class Builder:
         value = number.value
         for name in number.names:
             if name.startswith("size:"):
+                exactly(self.bound[name[5:]])
                 for axis in self.bound[name[5:]]:
                     value *= int(axis.size)
             else:

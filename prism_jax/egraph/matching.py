@@ -17,8 +17,9 @@ from typing import Any
 
 from prism_jax.axioms.axiom import Axiom, Condition
 from prism_jax.egraph import normal
-from prism_jax.egraph.contraction import extent, least_work
+from prism_jax.egraph.contraction import least_work
 from prism_jax.egraph.core import EGraph, ENode, changed
+from prism_jax.egraph.decisions import extent
 from prism_jax.egraph.facts import strictest
 from prism_jax.egraph.instances import (
     Bindings,

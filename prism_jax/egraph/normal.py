@@ -23,6 +23,7 @@ from typing import Any
 
 from prism_jax.egraph import facts as fx
 from prism_jax.egraph.core import EGraph, ENode, Language, head
+from prism_jax.egraph.decisions import exactly
 from prism_jax.egraph.facts import Facts
 from prism_jax.ir.nodes import REAL, Axis, Load, Parameter, Precision
 from prism_jax.ir.ops import OPS
@@ -217,6 +218,7 @@ def _canonical_reduce(graph: EGraph, head: Any, body: int) -> ENode | int:
         and graph.facts(body).sort == REAL
     ):
         inner = graph.add((("reduce", monoid, kept, None), body)) if kept else body
+        exactly(missing)
         count = math.prod(int(axis.size) for axis in missing)
         return add_sum(graph, Fraction(0), [(inner, Fraction(count))])
     return (head, body)

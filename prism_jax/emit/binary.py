@@ -57,6 +57,10 @@ _POINTERS = frozenset("*" + name for name in TRITON_TYPES.values())
 
 Value = bool | int | float | str | None
 
+#: Of a packed kernel's contents. The largest of a suite has half a megabyte; what is small when
+#: packed and without end when unpacked must not take the machine's memory.
+MOST_BYTES = 64 * 2**20
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KernelSource:
@@ -186,7 +190,10 @@ class Binary:
     def unpack(data: bytes) -> Binary:
         """The binary that `pack` wrote. Raises ValueError for anything else, damaged bytes too."""
         try:
-            payload = zlib.decompress(data[32:])
+            unpacker = zlib.decompressobj()
+            payload = unpacker.decompress(data[32:], MOST_BYTES)
+            if not unpacker.eof or unpacker.unused_data:
+                raise ValueError("too long, or cut off")
             if hashlib.sha256(payload).digest() != data[:32]:
                 raise ValueError("checksum")
             (size,) = struct.unpack_from("<I", payload)

@@ -24,6 +24,7 @@ Traps that this file knows:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import linecache
 import os
 import sys
@@ -31,7 +32,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from prism_jax.emit.binary import Binary, KernelSource, blocks_per_sm, fits, pointer_type
@@ -45,6 +46,7 @@ __all__ = [
     "KernelSource",
     "blocks_per_sm",
     "close_workers",
+    "compile_each",
     "compile_kernel",
     "compile_many",
     "fits",
@@ -90,30 +92,50 @@ def compile_many(
     timeout: float = TIMEOUT_SECONDS,
     deadline: float | None = None,
 ) -> list[Binary | CompileError]:
-    """Each of `sources`, in order, at most `workers` at a time; a failure is only that kernel's.
+    """What `compile_each` gives, in the order of `sources`."""
+    made = dict(
+        compile_each(
+            sources, compute_capability, workers=workers, timeout=timeout, deadline=deadline
+        )
+    )
+    return [made[source] for source in sources]
+
+
+def compile_each(
+    sources: Iterable[KernelSource],
+    compute_capability: int,
+    *,
+    workers: int,
+    timeout: float = TIMEOUT_SECONDS,
+    deadline: float | None = None,
+) -> Iterator[tuple[KernelSource, Binary | CompileError]]:
+    """Each of `sources` with what became of it, in order, as soon as it and those before it are
+    there; a failure is only that kernel's.
 
     Args:
-      sources: the kernels; equal ones are compiled once.
+      sources: the kernels; equal ones are compiled once. The first is compiled while the others
+        are being made.
       compute_capability: 10 * major + minor.
       workers: processes that compile at once.
       timeout: seconds for each kernel.
       deadline: `time.monotonic()` after which nothing is waited for.
     """
-    unique = list(dict.fromkeys(sources))
+    asked: dict[KernelSource, None] = {}
+
+    def calls() -> Iterator[tuple[KernelSource, int]]:
+        for source in sources:
+            if source not in asked:
+                asked[source] = None
+                yield source, compute_capability
+
     results = _pool.map(
-        f"{__name__}:compile_here",
-        [(source, compute_capability) for source in unique],
-        workers=workers,
-        timeout=timeout,
-        deadline=deadline,
+        f"{__name__}:compile_here", calls(), workers=workers, timeout=timeout, deadline=deadline
     )
-    by_source: dict[KernelSource, Binary | CompileError] = {}
-    over = deadline is not None and time.monotonic() >= deadline
-    for source, result in zip(unique, results, strict=True):
-        by_source[source] = (
-            _explain(source, result, over) if isinstance(result, WorkerError) else result
-        )
-    return [by_source[source] for source in sources]
+    first = list(itertools.islice(results, 1))  # now all are asked for
+    for source, result in zip(asked, itertools.chain(first, results), strict=True):
+        over = deadline is not None and time.monotonic() >= deadline
+        failed = isinstance(result, WorkerError)
+        yield source, _explain(source, result, over) if failed else result
 
 
 def prepare(compute_capability: int, workers: int) -> None:

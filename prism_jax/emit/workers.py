@@ -35,8 +35,8 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 #: A worker without work for this long ends itself; Triton and LLVM hold some 200 MB in each.
@@ -224,22 +224,23 @@ class Pool:
     def map(
         self,
         target: str,
-        calls: Sequence[tuple[Any, ...]],
+        calls: Iterable[tuple[Any, ...]],
         *,
         workers: int,
         timeout: float,
         deadline: float | None = None,
-    ) -> list[Any | WorkerError]:
-        """One call per element of `calls`, in order, at most `workers` at a time.
+    ) -> Generator[Any | WorkerError]:
+        """One call per element of `calls`, in order, at most `workers` at a time. All are begun
+        before the first result is given; each result is given once those before it are.
 
         Args:
           target: `"package.module:function"`.
-          calls: the arguments of each call.
+          calls: the arguments of each call; the first runs while the others are being made.
           workers: processes that run at once.
           timeout: seconds for each call.
           deadline: `time.monotonic()` after which nothing starts and what runs is stopped.
 
-        Returns:
+        Yields:
           For each call its value, or the `WorkerError` that it ended with.
         """
 
@@ -252,14 +253,15 @@ class Pool:
             except WorkerError as error:
                 return error
 
-        if not calls:
-            return []
-        executor = ThreadPoolExecutor(max_workers=max(1, min(workers, len(calls))))
+        executor = ThreadPoolExecutor(max_workers=max(1, workers))
+        futures: list[Future[Any | WorkerError]] = []
         try:
-            futures = [executor.submit(one, arguments) for arguments in calls]
-            return [future.result() for future in futures]
+            futures.extend(executor.submit(one, arguments) for arguments in calls)
+            for future in futures:
+                yield future.result()
         except BaseException:
-            self.close()  # an interrupt: the threads end because their workers do
+            if not all(future.done() for future in futures):
+                self.close()  # an interrupt, or nobody waits: threads end because workers do
             raise
         finally:
             executor.shutdown(wait=True, cancel_futures=True)

@@ -5,10 +5,9 @@ proofs.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from prism_jax.device import Device
-from prism_jax.explore.family import Families
+from prism_jax.explore.family import Extracted, Families
 from prism_jax.explore.result import Candidate, Certificate, SearchResult
 from prism_jax.explore.search import Form, search
 from prism_jax.ir.program import Program
@@ -25,13 +24,15 @@ def explore(program: Program, device: Device, options: Options) -> SearchResult:
     return families.search(program, device, time.perf_counter() + options.search_seconds)
 
 
-def _forms(program: Program, device: Device) -> tuple[Sequence[Form], bool]:
+def _forms(program: Program, device: Device) -> Extracted:
     from prism_jax.egraph import extract
+    from prism_jax.egraph.decisions import recording
     from prism_jax.egraph.run import StopReason
 
-    found = extract.search(program, device)
+    with recording() as decisions:
+        found = extract.search(program, device)
     saturated = found.saturation.stop is StopReason.SATURATED
-    return [Form(a.program, a.axioms) for a in found], saturated
+    return Extracted([Form(a.program, a.axioms) for a in found], saturated, decisions)
 
 
 families = Families(_forms)

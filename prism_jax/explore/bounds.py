@@ -5,22 +5,17 @@ The bound is max(compulsory bytes / bandwidth, loaded bytes / L2 bandwidth, arit
 unit) + launch, the on-chip rates scaled by the share of multiprocessors that have a block. Where an
 emitter may skip steps behind a mask, only the bytes that the mask cannot spare count. The estimate
 adds what real kernels pay and no bound may assume: whole waves, the latency of a step, rates that
-are not quite reached. It is never below the bound (design, section 6.5).
+are not quite reached. It is never below the bound (design, section 6.5). Both are computed with
+numbers of any kind: arrays of sizes, or symbols of a tape.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from prism_jax.device import Device, Unit
+from prism_jax.ir.counts import Number, maximum, minimum, rounded_up, select
 from prism_jax.ir.forms import Form
-
-Column = npt.NDArray[np.float64]
 
 START_S = 0.8e-6
 WAVE_S = 1.2e-6
@@ -48,20 +43,15 @@ def unit_of(unit: Any) -> Unit:
     return "special" if unit == "special" else "f32"
 
 
-def bound(form: Form, device: Device) -> Column:
+def bound(form: Form, device: Device) -> Number:
     """Seconds below which no instance with these sizes can run."""
-    share = np.minimum(1.0, np.asarray(form.blocks) / device.sm_count)
-    times = [np.asarray(form.certain + form.stored) / device.dram_bytes_per_s]
+    share = minimum(1.0, form.blocks / device.sm_count)
+    slowest = (form.certain + form.stored) / device.dram_bytes_per_s
     if not form.masked:
-        times.append(np.asarray(form.loaded) / (device.l2_bytes_per_s * share))
+        slowest = maximum(slowest, form.loaded / (device.l2_bytes_per_s * share))
         for unit, count in form.arithmetic.items():
-            times.append(np.asarray(count) / (device.rate(unit_of(unit)) * share))
-    return largest(times) + least_launch(device)
-
-
-def largest(times: Sequence[Column]) -> Column:
-    """Element by element; the arrays need not have the same shape."""
-    return functools.reduce(np.maximum, times)
+            slowest = maximum(slowest, count / (device.rate(unit_of(unit)) * share))
+    return slowest + least_launch(device)
 
 
 def least_launch(device: Device) -> float:
@@ -79,46 +69,49 @@ def least_estimate(memory: float, work: float, device: Device) -> float:
     return START_S + slowest + (1 - OVERLAP) * (memory + work + WAVE_S - slowest)
 
 
-def estimate(form: Form, device: Device) -> Column:
+def least_times(form: Form, device: Device) -> tuple[Number, Number]:
+    """Seconds of memory and of arithmetic of which the estimate is made, with every block busy. At
+    the largest tiles and a single part, where least is read and computed twice, no assignment has
+    less of either.
+    """
+    moved = (form.compulsory + form.stored) / device.dram_bytes_per_s
+    return maximum(moved, form.loaded / device.l2_bytes_per_s), _work(form, device, 1.0)
+
+
+def estimate(form: Form, device: Device) -> Number:
     """Seconds that a good kernel with these sizes is expected to take: the slowest of memory,
     arithmetic and latency, which overlap but not quite.
     """
-    blocks = np.asarray(form.blocks, np.float64)
-    share = np.minimum(1.0, blocks / device.sm_count)
+    blocks = 1.0 * form.blocks
+    share = minimum(1.0, blocks / device.sm_count)
     memory, work = _memory(form, device, share), _work(form, device, share)
     if device.kind == "cpu":
-        latency = (
-            np.maximum(1.0, np.asarray(form.steps)) * blocks * CPU_STEP_S
-        )  # a loop of lax runs step by step
-        return np.maximum(memory, work) + latency + device.launch_s
-    shared = device.smem_per_block / np.maximum(1.0, STAGES * np.asarray(form.operands, np.float64))
-    registers = (
-        4.0
-        * device.regs_per_sm
-        / np.maximum(1.0, 4.0 * np.asarray(form.accumulators + form.widest, np.float64))
-    )
-    at_once = np.clip(np.minimum(shared, registers), 1.0, MOST_BLOCKS_PER_SM)
-    waves = np.ceil(blocks / (device.sm_count * at_once))
-    step = STEP_S + np.asarray(form.operands) / STEP_BYTES_PER_S
-    latency = waves * (np.asarray(form.steps) * step + WAVE_S)
-    ragged = np.ceil(blocks / device.sm_count) * device.sm_count / blocks
-    quantised = np.where((blocks > device.sm_count) & (blocks < 4 * device.sm_count), ragged, 1.0)
-    parts = [memory * quantised, work * quantised, latency]
-    slowest = largest(parts)
-    return START_S + slowest + (1 - OVERLAP) * (parts[0] + parts[1] + parts[2] - slowest)
+        latency = maximum(1.0, form.steps) * blocks * CPU_STEP_S  # a loop of lax runs step by step
+        return maximum(memory, work) + latency + device.launch_s
+    shared = device.smem_per_block / maximum(1.0, 1.0 * STAGES * form.operands)
+    held = 4.0 * (form.accumulators + form.widest)
+    registers = 4.0 * device.regs_per_sm / maximum(1.0, held)
+    at_once = minimum(maximum(minimum(shared, registers), 1.0), float(MOST_BLOCKS_PER_SM))
+    waves = rounded_up(blocks / (device.sm_count * at_once))
+    step = STEP_S + form.operands / STEP_BYTES_PER_S
+    latency = waves * (form.steps * step + WAVE_S)
+    ragged = rounded_up(blocks / device.sm_count) * device.sm_count / blocks
+    several = (blocks > device.sm_count) & (blocks < 4 * device.sm_count)
+    quantised = select(several, ragged, 1.0)
+    memory, work = memory * quantised, work * quantised
+    slowest = maximum(maximum(memory, work), latency)
+    return START_S + slowest + (1 - OVERLAP) * (memory + work + latency - slowest)
 
 
-def _memory(form: Form, device: Device, share: Column) -> Column:
-    compulsory = np.asarray(form.compulsory + form.stored)
-    from_memory = compulsory / (
-        device.dram_bytes_per_s * np.minimum(1.0, share * BLOCK_BANDWIDTH_SHARE)
-    )
-    return np.maximum(from_memory, np.asarray(form.loaded) / (device.l2_bytes_per_s * share))
+def _memory(form: Form, device: Device, share: Number) -> Number:
+    compulsory = form.compulsory + form.stored
+    reached = device.dram_bytes_per_s * minimum(1.0, share * BLOCK_BANDWIDTH_SHARE)
+    return maximum(compulsory / reached, form.loaded / (device.l2_bytes_per_s * share))
 
 
-def _work(form: Form, device: Device, share: Column) -> Column:
-    total = np.zeros_like(share)
+def _work(form: Form, device: Device, share: Number) -> Number:
+    total: Number = 0.0
     for unit, count in form.arithmetic.items():
         reached = DOT_SHARE if isinstance(unit, tuple) else OTHER_SHARE
-        total = total + np.asarray(count) / (device.rate(unit_of(unit)) * reached * share)
+        total = total + count / (device.rate(unit_of(unit)) * reached * share)
     return total

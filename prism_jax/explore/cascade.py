@@ -23,11 +23,12 @@ Nothing here knows softmax, log-sum-exp or attention: they are instances (design
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prism_jax.ir.nodes import REAL, Axis, Const, Node, Pointwise, Reduce
-from prism_jax.ir.program import walk
+from prism_jax.ir.program import contents, walk
 
 MAX_TERMS = 4
 
@@ -307,7 +308,7 @@ def _neutral_before(term: Term, earlier: Iterable[Reduce]) -> bool:
 
 
 def _reductions_in(node: Node, earlier: frozenset[Reduce]) -> tuple[Reduce, ...]:
-    return tuple(n for n in walk([node]) if isinstance(n, Reduce) and n in earlier)
+    return tuple(n for n in contents(node).reductions if n in earlier)
 
 
 def _grows_with(exponent: Node | None, body: Node) -> bool:
@@ -335,6 +336,7 @@ def _grows_with(exponent: Node | None, body: Node) -> bool:
     return False
 
 
+@functools.lru_cache(maxsize=8192)
 def always_finite(node: Node) -> bool:
     """Whether the term is finite whenever every loaded number is: no infinite constant, and only
     operators that keep finite numbers finite (up to overflow).

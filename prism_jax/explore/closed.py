@@ -2,35 +2,39 @@
 
 In: a kernel. Out: a `Closed`, whose `at` gives times for every legal assignment of its size
 symbols, on a device, at the sizes of the kernel's own axes or at others (`Sizes`). Nothing of the
-kernel is walked again: this is what makes a second shape cheap.
+kernel is walked again, and what other kernels of the family have computed is not computed again:
+this is what makes a second shape cheap.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from prism_jax.device import Device
-from prism_jax.explore.bounds import bound, estimate
+from prism_jax.explore.bounds import bound, estimate, least_estimate, least_times
 from prism_jax.explore.sizes import (
     MAX_SPLIT,
+    MOST_ASSIGNMENTS,
+    Recipe,
     batch_axes,
-    choices,
     fitting,
     host_tiles,
     legal,
+    recipes,
     widest_of,
 )
-from prism_jax.explore.symbols import Symbols
-from prism_jax.ir.counts import Number, width
+from prism_jax.explore.symbols import Evaluation, Symbols, as_column
+from prism_jax.ir.counts import Number, distinct, select, size_of, width
 from prism_jax.ir.forms import Form, forms
-from prism_jax.ir.nodes import Axis, Precision, Tensor
+from prism_jax.ir.nodes import Axis, Load, Precision, Tensor
 from prism_jax.ir.sgraph import Kernel
+from prism_jax.ir.tape import Traced
 
 Column = npt.NDArray[np.float64]
 
@@ -50,11 +54,10 @@ class Sizes:
 
     def extent(self, axis: Axis) -> int:
         """The size of an axis here; of an axis that a split made, the most parts."""
-        name = axis.name
-        while name not in self.axes and name.endswith("'"):
-            name = name[:-1]
-        own = axis.size if isinstance(axis.size, int) else MAX_SPLIT
-        return self.axes.get(name, own) if isinstance(axis.size, int) else own
+        if not isinstance(axis.size, int):
+            return MAX_SPLIT
+        known = size_of(axis.name, self.axes)
+        return axis.size if known is None else known
 
     def each(self, tensor: Tensor) -> int:
         """Bytes of one element of a tensor here."""
@@ -71,94 +74,146 @@ class Sizes:
         changed = {old.operand: new.operand for old, new in self.precisions.items()}
         return changed.get(dtype, dtype)
 
+    def distinct(self, load: Load) -> Number:
+        """Elements that a load over all values of its axes reads at least."""
+        return distinct(load, self.extent)
+
+    def once(self, what: Hashable, make: Callable[[], Any]) -> Any:
+        """See `symbols.Measures`: numbers of a program's own cost no record."""
+        return make()
+
 
 OWN = Sizes()
 
 
 @dataclass(frozen=True)
 class Times:
-    """Every assignment of a kernel's symbols, with its bound and its estimate in seconds: infinite
-    where it does not fit. `values`: those of each symbol, in the order of the arrays' dimensions.
+    """Estimates and bounds, in seconds, of every assignment of a kernel's symbols: infinite where
+    it does not fit.
+
+    `values`: those of each symbol, sorted by symbol; `places`: the dimension of the arrays, counted
+    from the last, in which they vary. Bounds are computed when they are asked for.
     """
 
     values: Mapping[str, Sequence[int]]
-    bounds: Column
+    places: Mapping[str, int]
     estimates: Column
+    make_bounds: Callable[[], Column]
 
-    @property
-    def fits(self) -> bool:
-        """Whether any assignment does."""
-        return bool(np.isfinite(self.estimates).any())
+    @cached_property
+    def least(self) -> float:
+        """The best estimate; infinite if nothing fits."""
+        return float(self.estimates.min())
 
-    def sizes(self, place: int) -> dict[str, int]:
-        """The assignment at a flat position."""
-        positions = np.unravel_index(place, self.estimates.shape)
-        named = zip(self.values.items(), positions, strict=True)
-        return {name: values[int(at)] for (name, values), at in named}
+    @cached_property
+    def bounds(self) -> Column:
+        """As the estimates."""
+        return self.make_bounds()
+
+    def along(self, symbol: str, array: Column, parts: int) -> Column:
+        """The least of an array's numbers for each of the first values of a symbol."""
+        axis = array.ndim - 1 - self.places[symbol]
+        if axis < 0:
+            return np.full(parts, array.min())
+        others = tuple(n for n in range(array.ndim) if n != axis)
+        least = np.minimum.reduce(array, axis=others)
+        return least[:parts] if len(least) > 1 else np.repeat(least, parts)
+
+    def choice(self, symbol: str | None = None, number: int = 0) -> dict[str, int]:
+        """The assignment with the best estimate, the first of equal ones in the order of symbols;
+        with `symbol`, of those that have this value of it.
+        """
+        table = self._table(self.estimates)
+        names = list(self.values)
+        if symbol is not None:
+            fixed = [slice(None)] * len(names)
+            fixed[names.index(symbol)] = slice(number, number + 1)
+            table = table[tuple(fixed)]
+        positions = [int(n) for n in np.unravel_index(int(np.argmin(table)), table.shape)]
+        if symbol is not None:
+            positions[names.index(symbol)] = number
+        return {name: self.values[name][at] for name, at in zip(names, positions, strict=True)}
+
+    def _table(self, array: Column) -> Column:
+        """An array whose dimensions are the symbols, sorted."""
+        depth = max([array.ndim, *(place + 1 for place in self.places.values())])
+        array = array.reshape((1,) * (depth - array.ndim) + array.shape)
+        ours = [depth - 1 - place for place in self.places.values()]
+        array = array.transpose(*ours, *(n for n in range(depth) if n not in ours))
+        array = array.reshape(array.shape[: len(ours)])  # the rest are ones
+        return np.broadcast_to(array, [len(values) for values in self.values.values()])
 
 
 class Closed:
-    """The closed forms of one kernel."""
+    """The closed forms of one kernel, on the tape of its family."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self._memo: dict[tuple[int, Device], Times] = {}
-
-    @cached_property
-    def _recorded(self) -> tuple[Symbols, Form, list[Number]]:
-        sizes, wanted = Symbols(), list[Number]()
-        symbols = {s: sizes.tape.symbol(s) for s in self.kernel.symbols}
-        form = forms(self.kernel, symbols, sizes.extent, sizes.each)
-        form.map(lambda n: wanted.append(n) or n)
-        return sizes, form, wanted
+    def __init__(self, kernel: Kernel, symbols: Symbols) -> None:
+        self.kernel, self.symbols = kernel, symbols
+        self._recorded: dict[Hashable, tuple[Number, ...]] = {}
 
     @cached_property
-    def _batch(self) -> frozenset[Axis]:
-        return batch_axes(self.kernel)
+    def _recipes(self) -> dict[str, Recipe]:
+        return dict(sorted(recipes(self.kernel, batch_axes(self.kernel)).items()))
 
     @cached_property
-    def _host_tiles(self) -> tuple[tuple[Axis, ...], ...]:
-        return host_tiles(self.kernel)
+    def _columns(self) -> dict[str, tuple[Traced, int]]:
+        return self.symbols.columns(self._recipes)
 
-    def form(self, symbols: Mapping[str, Number], sizes: Sizes = OWN) -> Form:
-        """The closed forms at these numbers."""
-        recorded, form, wanted = self._recorded
-        known = iter(recorded.tape.run(recorded.numbers(sizes) | dict(symbols), wanted))
-        found = form.map(lambda _: next(known))
-        if sizes.precisions:
-            work = list(found.arithmetic.items())
-            found.arithmetic.clear()
-            for unit, count in work:
-                unit = ("dot", sizes.operand(unit[1])) if isinstance(unit, tuple) else unit
-                found.arithmetic[unit] = found.arithmetic.get(unit, 0) + count
-        return found
+    @cached_property
+    def form(self) -> Form:
+        """The closed forms, of recorded numbers."""
+        sizes = {symbol: column for symbol, (column, _) in self._columns.items()}
+        symbols = self.symbols
+        return forms(self.kernel, sizes, symbols.extent, symbols.each, symbols.distinct)
 
-    def at(self, device: Device, sizes: Sizes = OWN) -> Times:
-        """Times of all legal assignments, at most one evaluation per device and sizes."""
-        key = (id(sizes), device)
-        if key not in self._memo:
-            self._memo = {key: self._times(device, sizes)}  # the last sizes only: tables are large
-        return self._memo[key]
-
-    def _times(self, device: Device, sizes: Sizes) -> Times:
-        """A symbol is a dimension, so that what depends on few symbols is computed once for all
-        values of the others.
+    def _record(self, evaluation: Evaluation) -> tuple[Number, ...]:
+        """Bound and estimate, infinite where an assignment does not fit; and what `least` asks
+        for.
         """
-        values = choices(self.kernel, device, self._batch, sizes.extent)
-        names = sorted(values)
-        fitting(values, names)
-        columns = {
-            name: np.array(values[name], np.int64).reshape([-1] + [1] * (len(names) - n - 1))
-            for n, name in enumerate(names)
-        }
-        form = self.form(columns, sizes)
+        form, device = self.form, evaluation.device
         if device.kind == "cpu":
-            widest = widest_of(self._host_tiles, self.kernel, columns, sizes.extent)
+            sizes = {symbol: column for symbol, (column, _) in self._columns.items()}
+            tiles = host_tiles(self.kernel)
+            widest = widest_of(tiles, self.kernel, sizes, self.symbols.extent)
             form = replace(form, widest=widest)
-        lengths = tuple(len(values[name]) for name in names)
-        fits = legal(form, device, lengths)
-        return Times(
-            {name: values[name] for name in names},
-            np.where(fits, bound(form, device), np.inf),
-            np.where(fits, estimate(form, device), np.inf),
-        )
+        work: dict[Any, Number] = {}
+        for unit, count in form.arithmetic.items():
+            unit = ("dot", evaluation.asked.operand(unit[1])) if isinstance(unit, tuple) else unit
+            work[unit] = work.get(unit, 0) + count
+        form = replace(form, arithmetic=work)
+        fits = legal(form, device)
+        least, expected = bound(form, device), estimate(form, device)
+        times = select(fits, least, math.inf), select(fits, expected, math.inf)
+        return *times, *least_times(form, device)
+
+    def at(self, evaluation: Evaluation) -> Times:
+        """Times of all legal assignments. A symbol is a dimension, so that what depends on few
+        symbols is computed once for all values of the others.
+        """
+        least, expected = self._numbers(evaluation)[:2]
+        values = {name: evaluation.values(recipe) for name, recipe in self._recipes.items()}
+        find = evaluation.of
+        if math.prod(map(len, values.values())) > MOST_ASSIGNMENTS:
+            fitting(values, list(values))
+            columns = {
+                traced: as_column(values[name], place)
+                for name, (traced, place) in self._columns.items()
+            }
+            find = evaluation.apart(columns)
+
+        def array(number: Number) -> Column:
+            return np.asarray(find(number)[0], np.float64)
+
+        places = {name: place for name, (_, place) in self._columns.items()}
+        return Times(values, places, array(expected), lambda: array(least))
+
+    def least(self, evaluation: Evaluation) -> float:
+        """A lower bound on every estimate, of numbers alone."""
+        memory, work = evaluation.at_least(*self._numbers(evaluation)[2:])
+        return least_estimate(memory, work, evaluation.device)
+
+    def _numbers(self, evaluation: Evaluation) -> tuple[Number, ...]:
+        found = self._recorded.get(evaluation.key)
+        if found is None:
+            found = self._recorded[evaluation.key] = self._record(evaluation)
+        return found

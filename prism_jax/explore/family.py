@@ -7,13 +7,14 @@ what bound) holds for another one that meets the *side conditions* recorded on t
 * every comparison of a size with a limit, or of two sizes, has the same answer;
 * axes that share one dimension of a tensor (windows, merged dimensions) have the same sizes, since
   their steps are numbers of the structure;
-* the e-graph offers the same forms. That is looked up: a form may hold a size as a number (the sum
-  of a term over an axis that it does not have), and which forms are cheapest depends on sizes;
+* the e-graph offers the same forms in the same order: every comparison that saturation and
+  extraction made has the same answer (`egraph.decisions`), and no size has become a number of a
+  form (the sum of a term over an axis that it does not have). Where an answer differs, the e-graph
+  is asked again, and offers the same forms or others;
 * each precision that a reduction asked for has one counterpart.
 
-Then a second shape costs the e-graph and instantiation only: bounds and estimates are evaluated at
-the new sizes, cuts that no longer hold are reopened. Where a condition fails, a new family is
-searched.
+Then a second shape costs instantiation only: bounds and estimates are evaluated at the new sizes,
+cuts that no longer hold are reopened. Where a condition fails, a new family is searched.
 
 A family as text (`Family.text`, `parse`) holds what a process needs to skip the e-graph and to look
 into the best plan's kernels first; it is a value for a cache.
@@ -26,6 +27,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from prism_jax.device import Device
 from prism_jax.explore.closed import Sizes
@@ -33,7 +36,7 @@ from prism_jax.explore.grouping import kept_dtype, wide
 from prism_jax.explore.pruning import DEFAULT
 from prism_jax.explore.result import SearchResult
 from prism_jax.explore.search import Form, Instance, Search
-from prism_jax.ir.counts import width
+from prism_jax.ir.counts import size_of, width
 from prism_jax.ir.leaves import Rewriting
 from prism_jax.ir.nodes import (
     Axis,
@@ -50,11 +53,25 @@ from prism_jax.ir.nodes import (
 )
 from prism_jax.ir.program import Program
 
+if TYPE_CHECKING:
+    from prism_jax.egraph.decisions import Decisions
+
 MOST = 256
 """Families that a process keeps."""
 
-Extract = Callable[[Program, Device], tuple[Sequence[Form], bool]]
-"""The forms of a program, itself first, and whether the e-graph was saturated."""
+
+@dataclass(frozen=True)
+class Extracted:
+    """The forms of a program, itself first; whether the e-graph was saturated; and what the choice
+    of these forms rests on.
+    """
+
+    forms: Sequence[Form]
+    saturated: bool
+    decisions: Decisions
+
+
+Extract = Callable[[Program, Device], Extracted]
 
 
 def skeleton(program: Program) -> Hashable:
@@ -103,6 +120,12 @@ def _sizes(program: Program) -> dict[str, int]:
     return {a.name: a.size for a in program.axes if isinstance(a.size, int)}
 
 
+def _dtypes(program: Program) -> Hashable:
+    """What forms and their costs depend on beside sizes."""
+    inputs = tuple(t.dtype for t in program.inputs)
+    return inputs, tuple(s.tensor.dtype for s in program.outputs), tuple(_precisions(program))
+
+
 def _tied(program: Program) -> frozenset[str]:
     """Axes that share a dimension with others."""
     found: set[str] = set()
@@ -120,9 +143,14 @@ def _tied(program: Program) -> frozenset[str]:
 
 @dataclass
 class Family:
-    """A search and the program that it was made for."""
+    """A search and the program that it was made for. `chosen`: what the choice of its forms rests
+    on, by dtypes; each entry is a region of sizes in which the e-graph offers the same forms.
+    """
 
     search: Search
+    chosen: list[tuple[Hashable, Decisions]] = field(
+        default_factory=list[tuple[Hashable, "Decisions"]]
+    )
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -144,17 +172,12 @@ class Family:
         """Whether the recorded comparisons have the same answers at these sizes."""
         own = _sizes(self.program)
 
-        def size(name: str) -> int | None:
-            while name not in sizes and name.endswith("'"):
-                name = name[:-1]
-            return sizes.get(name)
-
         for condition in self.search.structures.conditions:
-            known = size(condition.axis)
+            known = size_of(condition.axis, sizes)
             if known is None or not condition.met(known):
                 return False
         for (a, b), same in self.search.names.equal.items():
-            if (size(a) == size(b)) != same:
+            if (size_of(a, sizes) == size_of(b, sizes)) != same:
                 return False
         return all(sizes[name] == own[name] for name in _tied(self.program))
 
@@ -166,6 +189,8 @@ class Family:
             return Instance(program)
         sizes = _sizes(program)
         if sizes.keys() != _sizes(self.program).keys() or not self.meets(sizes):
+            return None
+        if not self._one_size_a_name:
             return None
         changed: dict[Precision, Precision] = {}
         for old, new in zip(_precisions(self.program), _precisions(program), strict=True):
@@ -201,6 +226,18 @@ class Family:
 
         rewriting = Rewriting(axis, tensor, lambda p: changed.get(p, p))
         return Instance(program, here, rewriting)
+
+    def offers(self, program: Program) -> bool:
+        """Whether the e-graph is known to offer a program the family's forms."""
+        dtypes, sizes = _dtypes(program), _sizes(program)
+        return any(known == dtypes and made.hold(sizes) for known, made in self.chosen)
+
+    @cached_property
+    def _one_size_a_name(self) -> bool:
+        """Whether every axis of the forms has the size that its name stands for."""
+        own = _sizes(self.program)
+        axes = {a for p in self.search.forms for a in p.form.program.axes}
+        return all(size_of(a.name, own) == a.size for a in axes)
 
     def text(self) -> str:
         """The family as one line of JSON."""
@@ -266,8 +303,9 @@ class Families:
                 found = self._again(family, program, device, deadline)
             if found is not None:
                 return found
-        forms, saturated = self._extract(program, device)
-        family = Family(Search(program, forms, DEFAULT, saturated))
+        found = self._extract(program, device)
+        family = Family(Search(program, found.forms, DEFAULT, found.saturated))
+        family.chosen.append((_dtypes(program), found.decisions))
         with family.lock:
             result = family.search.at(Instance(program), device, deadline)
         if result.stop == "complete":  # what the budget ended early is not worth repeating
@@ -291,9 +329,15 @@ class Families:
         return replace(result, reused=True)
 
     def _same_forms(self, family: Family, program: Program, device: Device) -> bool:
-        forms, _ = self._extract(program, device)
+        """Asks the e-graph where it is not known what it would offer."""
+        if family.offers(program):
+            return True
+        found = self._extract(program, device)
         known = [skeleton(p.form.program) for p in family.search.forms]
-        return [skeleton(form.program) for form in forms] == known
+        same = [skeleton(form.program) for form in found.forms] == known
+        if same:
+            family.chosen.append((_dtypes(program), found.decisions))
+        return same
 
     def export(self) -> str:
         """Every family, one line each, with the device it was searched for."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from prism_jax.ir.nodes import REAL, Axis, Load, Node, Precision, Reduce, Store, Tensor, at
-from prism_jax.ir.program import Program, walk
+from prism_jax.ir.program import Program, contents
 from prism_jax.ir.rewrite import canonical, rebuild, rename_store
 
 
@@ -37,12 +37,21 @@ class Names:
         default_factory=dict[Node, tuple[Node, tuple[Axis, ...]]]
     )
     equal: dict[tuple[str, str], bool] = field(default_factory=dict[tuple[str, str], bool])
+    made_of: dict[Node, frozenset[Node]] = field(default_factory=dict[Node, frozenset[Node]])
 
     def canonical(self, node: Node) -> tuple[Node, tuple[Axis, ...]]:
         """`ir.rewrite.canonical`, remembered."""
         if node not in self.keys:
             self.keys[node] = canonical(node)
         return self.keys[node]
+
+    def below(self, node: Node) -> frozenset[Node]:
+        """The canonical reductions that a term is made of, itself included."""
+        found = self.made_of.get(node)
+        if found is None:
+            found = frozenset(self.canonical(n)[0] for n in contents(node).reductions)
+            self.made_of[node] = found
+        return found
 
     def same_size(self, a: Axis, b: Axis) -> bool:
         """Whether two axes have one size; the answer is recorded."""
@@ -92,34 +101,47 @@ def widened(form: Program, own: frozenset[Node], names: Names) -> Program:
 
 def targets(program: Program, materialised: frozenset[Node], names: Names) -> tuple[Target, ...]:
     """The stores of a partition in execution order; `materialised` holds canonical reductions."""
-    tensors: dict[Node, Tensor] = {}
-    made: list[Target] = []
-    memo: dict[Node, Node] = {}
+    made = _Targets(materialised, names)
+    for store in program.outputs:
+        value = made(store.value)
+        made.found.append(_target(Store(store.tensor, store.index, value)))
+    return tuple(made.found)
 
-    def visit(node: Node) -> Node:
-        if node not in memo:
+
+class _Targets:
+    """Terms over the tensors that materialised reductions are kept in; `found`: the targets that
+    make those.
+    """
+
+    def __init__(self, materialised: frozenset[Node], names: Names) -> None:
+        self.materialised, self.names = materialised, names
+        self.found: list[Target] = []
+        self._tensors: dict[Node, Tensor] = {}
+        self._memo: dict[Node, Node] = {}
+
+    def __call__(self, node: Node) -> Node:
+        if self.names.below(node).isdisjoint(self.materialised):
+            return node
+        found = self._memo.get(node)
+        if found is None:
             if isinstance(node, Reduce):
-                key, axes = names.canonical(node)
-                if key in materialised:
-                    memo[node] = load(node, key, axes)
-                    return memo[node]
-            memo[node] = rebuild(node, visit)
-        return memo[node]
+                key, axes = self.names.canonical(node)
+                if key in self.materialised:
+                    found = self._load(node, key, axes)
+            if found is None:
+                found = rebuild(node, self)
+            self._memo[node] = found
+        return found
 
-    def load(node: Reduce, key: Node, axes: tuple[Axis, ...]) -> Node:
+    def _load(self, node: Reduce, key: Node, axes: tuple[Axis, ...]) -> Node:
+        tensors, names = self._tensors, self.names
         if key not in tensors:
-            value = Reduce(
-                node.monoid, node.axes, visit(node.body), node.precision, node.index_sort
-            )
+            value = Reduce(node.monoid, node.axes, self(node.body), node.precision, node.index_sort)
             dtype = kept_dtype(node, names.compute)
             name = names.tensors.setdefault(key, f"t{len(names.tensors)}")
             tensors[key] = Tensor(name, tuple(a.size for a in axes), dtype)
-            made.append(_target(Store(tensors[key], tuple(at(a) for a in axes), value)))
+            self.found.append(_target(Store(tensors[key], tuple(at(a) for a in axes), value)))
         return Load(tensors[key], tuple(at(a) for a in axes))
-
-    for store in program.outputs:
-        made.append(_target(Store(store.tensor, store.index, visit(store.value))))
-    return tuple(made)
 
 
 def kept_dtype(
@@ -136,7 +158,7 @@ def kept_dtype(
 
 
 def _target(store: Store) -> Target:
-    names = dict.fromkeys(n.tensor.name for n in walk([store.value]) if isinstance(n, Load))
+    names = dict.fromkeys(load.tensor.name for load in contents(store.value).loads)
     return Target(store, tuple(names))
 
 
@@ -172,15 +194,15 @@ def _alike(first: Store, other: Store, names: Names, outputs: bool) -> Store | N
     dimensions of shared operands that they index (an output and its row's log-sum-exp). What is
     materialised for later kernels is so in order to have a grid of its own.
     """
-    read = {n.tensor for n in walk([first.value]) if isinstance(n, Load)}
-    if not any(isinstance(n, Load) and n.tensor in read for n in walk([other.value])):
+    read = {load.tensor for load in contents(first.value).loads}
+    if not any(load.tensor in read for load in contents(other.value).loads):
         return None
     pairs = _by_position(first, other, names)
     if pairs is None and outputs:
         pairs = _by_operands(first, other, names)
     if not pairs:
         return None
-    bound_in_other = {a for n in walk([other.value]) if isinstance(n, Reduce) for a in n.axes}
+    bound_in_other = {a for n in contents(other.value).reductions for a in n.axes}
     if bound_in_other & set(pairs.values()) - set(pairs):
         return None
     return rename_store(other, pairs)
@@ -207,20 +229,18 @@ def _by_operands(first: Store, other: Store, names: Names) -> dict[Axis, Axis] |
     if len(theirs) != len(other.index) or len(stored) != len(first.index):
         return None
     where: dict[tuple[str, int], set[Axis]] = {}
-    for node in walk([first.value]):
-        if isinstance(node, Load):
-            for n, index in enumerate(node.index):
-                if index.axis in stored:
-                    where.setdefault((node.tensor.name, n), set()).add(index.axis)
+    for node in contents(first.value).loads:
+        for n, index in enumerate(node.index):
+            if index.axis in stored:
+                where.setdefault((node.tensor.name, n), set()).add(index.axis)
     pairs: dict[Axis, Axis] = {}
-    for node in walk([other.value]):
-        if isinstance(node, Load):
-            for n, index in enumerate(node.index):
-                known = where.get((node.tensor.name, n), set[Axis]())
-                if index.axis in theirs and len(known) == 1:
-                    pairs.setdefault(index.axis, next(iter(known)))
-    mine = {names.canonical(n)[0] for n in walk([first.value]) if isinstance(n, Reduce)}
-    if not any(names.canonical(n)[0] in mine for n in walk([other.value]) if isinstance(n, Reduce)):
+    for node in contents(other.value).loads:
+        for n, index in enumerate(node.index):
+            known = where.get((node.tensor.name, n), set[Axis]())
+            if index.axis in theirs and len(known) == 1:
+                pairs.setdefault(index.axis, next(iter(known)))
+    mine = {names.canonical(n)[0] for n in contents(first.value).reductions}
+    if not any(names.canonical(n)[0] in mine for n in contents(other.value).reductions):
         return None
     same = all(names.same_size(a, b) for a, b in pairs.items())
     if not pairs or not same or len(set(pairs.values())) < len(pairs):

@@ -8,34 +8,53 @@ the operands of a matrix product in memory.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import DOT_SHARE, least_launch, unit_of
 from prism_jax.explore.closed import OWN
 from prism_jax.explore.symbols import Measures
-from prism_jax.ir.counts import Number, certain_loads, distinct, maximum, minimum
+from prism_jax.ir.counts import Number, certain_loads, maximum, minimum
 from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Reduce, Store, Tensor
 from prism_jax.ir.ops import OPS
 from prism_jax.ir.product import product_of
-from prism_jax.ir.program import walk
+from prism_jax.ir.program import loads_of, reductions_of
 from prism_jax.ir.sgraph import Kernel, LibraryCall
 
+Sizes = tuple[tuple[str, int], ...]
+Details = Callable[[], tuple[float, Sizes]]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Costed:
     """Nodes that compute a group of targets, with the best sizes the closed forms know.
 
     `bound` and `estimate` in seconds; `sizes` are the estimate's choice. `why` names the structure
     in words. `parts`: what it is put together from, if it is; each part has symbols of its own.
+    Most are only compared, so bound and sizes are found (by `details`) when they are asked for.
     """
 
     nodes: tuple[Kernel | LibraryCall, ...]
-    bound: float
     estimate: float
-    sizes: tuple[tuple[str, int], ...]
     why: str
+    details: Details
     parts: tuple[Costed, ...] = ()
+
+    @cached_property
+    def _details(self) -> tuple[float, Sizes]:
+        return self.details()
+
+    @property
+    def bound(self) -> float:
+        """Seconds below which no instance can run."""
+        return self._details[0]
+
+    @property
+    def sizes(self) -> Sizes:
+        """The estimate's choice."""
+        return self._details[1]
 
 
 def library_cost(
@@ -56,7 +75,8 @@ def by_library(
 ) -> Costed:
     """One call to XLA that takes `seconds`, of which `moved` for what any implementation moves."""
     floor = moved + least_launch(device)
-    return Costed((LibraryCall(name, "xla", stores),), floor, max(seconds, floor), (), "XLA")
+    call = LibraryCall(name, "xla", stores)
+    return Costed((call,), max(seconds, floor), "XLA", lambda: (floor, ()))
 
 
 def library_seconds(stores: tuple[Store, ...], device: Device, sizes: Measures = OWN) -> Number:
@@ -65,32 +85,35 @@ def library_seconds(stores: tuple[Store, ...], device: Device, sizes: Measures =
     arrays in memory, so computed ones are written first.
     """
     total: Number = 0.0
-    for node in walk(s.value for s in stores):
-        if not isinstance(node, Reduce):
-            continue
-        flops = 2.0 * math.prod(sizes.extent(a) for a in node.body.axes_free)
-        moved = sum(_bytes(n, sizes) for n in _leaves([node.body])) + _elements(node, sizes) * 4.0
-        launches = 1
-        product = product_of(node.monoid, node.body, node.axes)
-        if product is not None:
-            asked = node.precision and sizes.operand(node.precision.operand)
-            half = asked in ("float16", "bfloat16")
-            rate = device.rate("f16" if half else "tf32") * 0.7
-            for factor in node.body.children:
-                if not isinstance(factor, Load | Reduce):
-                    moved += _elements(factor, sizes) * (4.0 if half else 8.0)
-                    launches += 1
-        else:
-            rate = device.rate("f32")
-        if device.kind == "cpu":
-            total = total + _pointwise(node.body, device, sizes)
-        slower = maximum(flops / rate, moved / device.dram_bytes_per_s)
-        total = total + slower + launches * device.launch_s
+    for node in reductions_of(s.value for s in stores):
+        for part in sizes.once(("pass", node), lambda n=node: _pass(n, device, sizes)):
+            total = total + part
     written = sum(_stored(s, sizes) for s in stores)
     last = sum(_bytes(n, sizes) for n in _leaves([s.value for s in stores]))
     if not all(isinstance(s.value, Reduce) for s in stores):
         total = total + (written + last) / device.dram_bytes_per_s + device.launch_s
     return total
+
+
+def _pass(node: Reduce, device: Device, sizes: Measures) -> tuple[Number, ...]:
+    """Seconds of one reduction: pointwise work that nothing hides, the pass itself, launches."""
+    flops = 2.0 * math.prod(sizes.extent(a) for a in node.body.axes_free)
+    moved = sum(_bytes(n, sizes) for n in _leaves([node.body])) + _elements(node, sizes) * 4.0
+    launches = 1
+    product = product_of(node.monoid, node.body, node.axes)
+    if product is not None:
+        asked = node.precision and sizes.operand(node.precision.operand)
+        half = asked in ("float16", "bfloat16")
+        rate = device.rate("f16" if half else "tf32") * 0.7
+        for factor in node.body.children:
+            if not isinstance(factor, Load | Reduce):
+                moved += _elements(factor, sizes) * (4.0 if half else 8.0)
+                launches += 1
+    else:
+        rate = device.rate("f32")
+    slower = maximum(flops / rate, moved / device.dram_bytes_per_s)
+    own = _pointwise(node.body, device, sizes) if device.kind == "cpu" else 0.0
+    return own, slower, launches * device.launch_s
 
 
 def _pointwise(root: Node, device: Device, sizes: Measures) -> Number:
@@ -121,9 +144,8 @@ def traffic(
     written = sum(_stored(s, sizes) for s in stores)
     read: dict[Tensor, Number] = {}
     roots = [s.value for s in stores]
-    loads = certain_loads(roots) if certain else (n for n in walk(roots) if isinstance(n, Load))
-    for node in loads:
-        least = distinct(node, sizes.extent) * sizes.each(node.tensor)
+    for node in certain_loads(roots) if certain else loads_of(roots):
+        least = sizes.distinct(node) * sizes.each(node.tensor)
         known = read.get(node.tensor)
         read[node.tensor] = least if known is None else maximum(known, least)
     return (written + sum(read.values())) / device.dram_bytes_per_s
@@ -135,22 +157,25 @@ def products(stores: tuple[Store, ...], device: Device, sizes: Measures = OWN) -
     axis of a side stands beside a summed one in some operand.
     """
     total: Number = 0.0
-    for node in walk(s.value for s in stores):
-        product = (
-            product_of(node.monoid, node.body, node.axes) if isinstance(node, Reduce) else None
-        )
-        if product is None or not isinstance(node, Reduce):
-            continue
-        tied: set[Axis] = set()
-        for leaf in _leaves([*product.left, *product.right]):
-            if not set(node.axes).isdisjoint(leaf.axes_free):
-                tied.update(leaf.axes_free)
-        every = (*product.batch, *product.m, *product.k, *product.n)
-        if tied.issuperset(every):
-            asked = sizes.operand(node.precision.operand) if node.precision else "float32"
-            rate = device.rate(unit_of(("dot", asked))) * DOT_SHARE
-            total = total + 2.0 * math.prod(sizes.extent(a) for a in every) / rate
+    for node in reductions_of(s.value for s in stores):
+        total = total + sizes.once(("product", node), lambda n=node: _product(n, device, sizes))
     return total
+
+
+def _product(node: Reduce, device: Device, sizes: Measures) -> Number:
+    product = product_of(node.monoid, node.body, node.axes)
+    if product is None:
+        return 0.0
+    tied: set[Axis] = set()
+    for leaf in _leaves([*product.left, *product.right]):
+        if not set(node.axes).isdisjoint(leaf.axes_free):
+            tied.update(leaf.axes_free)
+    every = (*product.batch, *product.m, *product.k, *product.n)
+    if not tied.issuperset(every):
+        return 0.0
+    asked = sizes.operand(node.precision.operand) if node.precision else "float32"
+    rate = device.rate(unit_of(("dot", asked))) * DOT_SHARE
+    return 2.0 * math.prod(sizes.extent(a) for a in every) / rate
 
 
 def _stored(store: Store, sizes: Measures) -> Number:

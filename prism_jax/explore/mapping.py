@@ -29,8 +29,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import TypeVar
 
-from prism_jax.ir.nodes import Axis, Reduce, Store
-from prism_jax.ir.program import walk
+from prism_jax.ir.nodes import Axis, Store
+from prism_jax.ir.program import contents
 
 HELD_AT_MOST = 256
 ROW_AT_MOST = 16384
@@ -134,8 +134,8 @@ def role_choices(
     common = set.intersection(*indexed)
     anywhere = set.union(*indexed)
     bound: set[Axis] = set()
-    for node in walk(store.value for store in stores):
-        if isinstance(node, Reduce):
+    for store in stores:
+        for node in contents(store.value).reductions:
             bound.update(node.axes)
     found: dict[Axis, tuple[str, ...]] = {}
     for axis in sorted(anywhere | bound):

@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass, field, replace
 from prism_jax.device import Device
 from prism_jax.explore.bounds import least_launch
 from prism_jax.explore.closed import OWN, Sizes
+from prism_jax.explore.costs import Costs
 from prism_jax.explore.grouping import Names, groups, reductions, targets, widened
 from prism_jax.explore.library import Costed, library_cost, traffic
-from prism_jax.explore.partition import Costs, Counts, Deadline, Group, Structures
+from prism_jax.explore.partition import Counts, Deadline, Group, Structures
 from prism_jax.explore.plans import Found, ranked
 from prism_jax.explore.pruning import DEFAULT, Pruning
 from prism_jax.explore.result import Certificate, SearchResult
@@ -198,7 +199,7 @@ class _Run:
         options = [
             (*self.costs.options(g), *(() if alone else (self.costs.library(g),))) for g in together
         ]
-        self.lowest = min(self.lowest, sum(self.costs.lowest[g] for g in together))
+        self.lowest = min(self.lowest, sum(self.costs.lowest(g) for g in together))
         if not all(options):
             return math.inf
         cost = sum(min(c.estimate for c in group) for group in options)
@@ -211,15 +212,27 @@ class _Run:
         return cost
 
     def _worth(self, together: tuple[Group, ...], alone: bool) -> bool:
-        """Whether the groups may make a plan worth having: their least estimates are found one
-        after the other as long as the sum, with bounds for the rest, is not too much.
+        """Whether the groups may make a plan worth having: bounds on their estimates are brought
+        closer, and then their least estimates found, one after the other as long as the sum is not
+        too much.
         """
-        limit = self.family.pruning.worth * self.best
-        for group in (None, *together):
-            if group is not None:
-                self.costs.options(group)
-            if sum(self.costs.least(g, alone) for g in together) > limit:
-                return False
+        limit, costs = self.family.pruning.worth * self.best, self.costs
+
+        def too_much() -> bool:
+            return sum(costs.least(g, alone) for g in together) > limit
+
+        if too_much():
+            return False
+        for group in together:
+            if costs.known(group):
+                costs.look(group)
+        if too_much():
+            return False
+        for group in together:
+            for closer in (costs.look, costs.options):
+                closer(group)
+                if too_much():
+                    return False
         return True
 
     def _groups(self, partitions: _Partitions, materialised: frozenset[Node]) -> tuple[Group, ...]:

@@ -25,19 +25,24 @@ import numpy as np
 import numpy.typing as npt
 
 from prism_jax.device import Device
-from prism_jax.ir.counts import Number
+from prism_jax.ir.counts import Number, maximum
 from prism_jax.ir.forms import Form, forms
 from prism_jax.ir.nodes import Axis, Load, Node, Reduce
 from prism_jax.ir.product import product_of
-from prism_jax.ir.program import walk
+from prism_jax.ir.program import reductions_of
 from prism_jax.ir.sgraph import Kernel
 
 Table = dict[str, npt.NDArray[np.int64]]
+Recipe = tuple[tuple[str, Axis], ...]
+"""What a size symbol cuts up: "grid" (of a product's batch: "batch") or "loop", and the axis.
+Empty: the number of parts of a split reduction.
+"""
 
 MAX_LOOP_TILE = 4096
 MIN_LOOP_TILE = 16
 MAX_SPLIT = 64
 MAX_BLOCKS = 2**24
+MOST_ASSIGNMENTS = 200_000
 CORES_OF_A_BLOCK = 2
 """Of a host: XLA shares out the tiles of a block, and more cores than this wait more than they
 work.
@@ -77,48 +82,55 @@ def batch_axes(kernel: Kernel) -> frozenset[Axis]:
     for loop in kernel.all_loops:
         for acc in loop.accumulators:
             product(acc.monoid, acc.summand, (loop.axis,))
-    for node in walk(kernel.roots):
-        if isinstance(node, Reduce):
-            product(node.monoid, node.body, node.axes)
+    for node in reductions_of(kernel.roots):
+        product(node.monoid, node.body, node.axes)
     loops = {loop.axis for loop in kernel.all_loops}
     return frozenset(found - loops)
 
 
-def choices(
-    kernel: Kernel, device: Device, batch: frozenset[Axis], extent_of: Callable[[Axis], int]
-) -> dict[str, list[int]]:
-    """The values that each symbol may take; `batch` as `batch_axes` says."""
-    found: dict[str, list[int]] = {}
+def recipes(kernel: Kernel, batch: frozenset[Axis]) -> dict[str, Recipe]:
+    """What decides over the values of each symbol; `batch` as `batch_axes` says."""
+    found: dict[str, Recipe] = {}
     for grid in kernel.grid:
         if isinstance(grid.tile, str):
-            top = min(largest_grid_tile(device), power_of_two(extent_of(grid.axis)))
-            if grid.axis in batch:
-                top = 1
-            found[grid.tile] = [1 << n for n in range(top.bit_length())]
+            found[grid.tile] = (("batch" if grid.axis in batch else "grid", grid.axis),)
     for loop in kernel.all_loops:
         if isinstance(loop.tile, str):
-            top = min(MAX_LOOP_TILE, power_of_two(extent_of(loop.axis)))
-            start = min(MIN_LOOP_TILE, top)
-            values = [1 << n for n in range(start.bit_length() - 1, top.bit_length())]
-            known = found.get(loop.tile)
-            found[loop.tile] = [v for v in values if known is None or v in known] or values[:1]
+            found[loop.tile] = (*found.get(loop.tile, ()), ("loop", loop.axis))
     for symbol in kernel.symbols:  # what is left are the numbers of parts of split reductions
-        found.setdefault(symbol, [1 << n for n in range(1, MAX_SPLIT.bit_length())])
+        found.setdefault(symbol, ())
     return found
 
 
-def fitting(values: dict[str, list[int]], names: list[str], limit: int = 200_000) -> None:
+def values_of(recipe: Recipe, device: Device, extent_of: Callable[[Axis], int]) -> list[int]:
+    """The values that a symbol may take."""
+    found: list[int] | None = None
+    for role, axis in recipe:
+        if role == "loop":
+            top = min(MAX_LOOP_TILE, power_of_two(extent_of(axis)))
+            start = min(MIN_LOOP_TILE, top)
+            values = [1 << n for n in range(start.bit_length() - 1, top.bit_length())]
+            known = found
+            found = [v for v in values if known is None or v in known] or values[:1]
+        else:
+            top = min(largest_grid_tile(device), power_of_two(extent_of(axis)))
+            found = [1 << n for n in range(top.bit_length())] if role == "grid" else [1]
+    return found or [1 << n for n in range(1, MAX_SPLIT.bit_length())]
+
+
+def fitting(values: dict[str, list[int]], names: list[str], limit: int = MOST_ASSIGNMENTS) -> None:
     """Drops the coarsest tiles of the longest lists until there are at most `limit` assignments."""
     while math.prod(len(values[n]) for n in names) > limit:
         longest = max(names, key=lambda n: len(values[n]))
         values[longest] = values[longest][:-1]
 
 
-def table(kernel: Kernel, device: Device, limit: int = 200_000) -> Table:
+def table(kernel: Kernel, device: Device, limit: int = MOST_ASSIGNMENTS) -> Table:
     """Every legal assignment of the kernel's symbols, at most `limit` (the coarsest loop tiles are
     dropped first).
     """
-    values = choices(kernel, device, batch_axes(kernel), _own_extent)
+    asked = recipes(kernel, batch_axes(kernel))
+    values = {symbol: values_of(recipe, device, _own_extent) for symbol, recipe in asked.items()}
     names = sorted(values)
     fitting(values, names, limit)
     grids = np.meshgrid(*(np.array(values[n], np.int64) for n in names), indexing="ij")
@@ -129,15 +141,13 @@ def _own_extent(axis: Axis) -> int:
     return axis.size if isinstance(axis.size, int) else MAX_SPLIT
 
 
-def legal(form: Form, device: Device, rows: int | tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def legal(form: Form, device: Device) -> Number:
     """Which assignments fit: accumulators and the largest intermediate tile in registers, one
     step's operands on chip.
     """
-    fits = np.ones(rows, np.bool_)
-    fits &= np.asarray(form.accumulators + form.widest) <= largest_tile(device)
-    fits &= 2 * np.asarray(form.operands) <= device.smem_per_block  # two steps in flight at least
-    fits &= np.asarray(form.blocks) <= MAX_BLOCKS
-    return fits
+    held = form.accumulators + form.widest <= largest_tile(device)
+    loaded = 2 * form.operands <= device.smem_per_block  # two steps in flight at least
+    return held & loaded & (form.blocks <= MAX_BLOCKS)
 
 
 def host_tiles(kernel: Kernel) -> tuple[tuple[Axis, ...], ...]:
@@ -194,7 +204,7 @@ def widest_of(
 
     widest: Number = 1
     for axes in tiles:
-        widest = np.maximum(widest, math.prod(tile(axis) for axis in axes))
+        widest = maximum(widest, math.prod(tile(axis) for axis in axes))
     return widest
 
 
@@ -208,7 +218,7 @@ def evaluate(kernel: Kernel, device: Device) -> tuple[Table, Form]:
     if device.kind == "cpu":
         widest = widest_of(host_tiles(kernel), kernel, sizes, _own_extent)
         form = replace(form, widest=widest)
-    fits = legal(form, device, rows)
+    fits = np.broadcast_to(legal(form, device), rows)
     return {n: column[fits] for n, column in sizes.items()}, _rows(form, fits)
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from prism_jax.explore.structure import KernelBuilder, Unfit
 from prism_jax.ir.nodes import (
     Axis,
-    Carried,
     Const,
     Load,
     Node,
@@ -28,7 +27,8 @@ from prism_jax.ir.nodes import (
     at,
 )
 from prism_jax.ir.ops import MONOIDS
-from prism_jax.ir.program import walk
+from prism_jax.ir.program import contents
+from prism_jax.ir.rewrite import Replacing
 from prism_jax.ir.rewrite import replace as substitute
 from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, Loop
 
@@ -125,9 +125,10 @@ def _combine(
                 if accumulator.carried() is not placed.final:
                     raise Unfit("an accumulator that is not split has no term of its own")
                 finals[accumulator.carried()] = reduction
-    stores = tuple(Store(s.tensor, s.index, substitute(s.value, finals)) for s in kernel.stores)
+    final = Replacing(finals)
+    stores = tuple(Store(s.tensor, s.index, final(s.value)) for s in kernel.stores)
     for store in stores:
-        if any(isinstance(n, Carried) for n in walk([store.value])):
+        if contents(store.value).carried:
             raise Unfit("the epilogue needs an accumulator that is not stored")
     roles: dict[Axis, str] = dict(builder.roles)
     return KernelBuilder(f"{kernel.name}_combine", stores, roles, builder.fuse).build()

@@ -21,10 +21,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from prism_jax.explore.cascade import Term, always_finite, cascade
-from prism_jax.ir.nodes import Axis, Carried, Const, Node, Pointwise, Reduce, Store
-from prism_jax.ir.ops import MONOIDS
-from prism_jax.ir.program import walk
+from prism_jax.explore.cascade import Term, cascade
+from prism_jax.explore.live import difference, while_live
+from prism_jax.ir.nodes import Axis, Carried, Node, Pointwise, Reduce, Store
+from prism_jax.ir.program import contents
 from prism_jax.ir.rewrite import rebuild
 from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, Loop
 
@@ -77,7 +77,7 @@ class KernelBuilder:
         self.loops: dict[tuple[int, Axis], _LoopState] = {}
         self.placed: dict[Reduce, _Placed] = {}
         self.level_of: dict[str, int] = {}
-        self.tops: dict[str, tuple[Reduce, Term]] = {}
+        self._finals: dict[Node, Node] = {}
 
     def build(self) -> Kernel:
         """The kernel. Raises `Unfit`."""
@@ -122,17 +122,14 @@ class KernelBuilder:
 
     def _outside(self, root: Node) -> Node:
         """The term with every top-level reduction replaced by its accumulators' final value."""
-        memo: dict[Node, Node] = {}
-
-        def visit(node: Node) -> Node:
-            if node not in memo:
-                if isinstance(node, Reduce) and self._loop_axis(node) is not None:
-                    memo[node] = self._place(node).final
-                else:
-                    memo[node] = rebuild(node, visit)
-            return memo[node]
-
-        return visit(root)
+        found = self._finals.get(root)
+        if found is None:
+            if isinstance(root, Reduce) and self._loop_axis(root) is not None:
+                found = self._place(root).final
+            else:
+                found = rebuild(root, self._outside)
+            self._finals[root] = found
+        return found
 
     def _place(self, reduction: Reduce) -> _Placed:
         """Makes the accumulators of a top-level reduction, after those of everything that it
@@ -154,10 +151,11 @@ class KernelBuilder:
         """Top-level looped reductions that a loop step over `axis` uses, none inside another."""
         found: dict[Reduce, None] = {}
         seen: set[Node] = set()
-
-        def visit(node: Node) -> None:
+        stack = [body]
+        while stack:
+            node = stack.pop()
             if node in seen:
-                return
+                continue
             seen.add(node)
             if (
                 isinstance(node, Reduce)
@@ -165,11 +163,8 @@ class KernelBuilder:
                 and self._loop_axis(node) is not None
             ):
                 found[node] = None
-                return
-            for child in node.children:
-                visit(child)
-
-        visit(body)
+            else:
+                stack += node.children[::-1]
         return tuple(found)
 
     def _after(self, earlier: tuple[Reduce, ...]) -> int:
@@ -236,7 +231,7 @@ class KernelBuilder:
             if len(parts) != 1 or parts[0][1].outside is not None:
                 return None
             accumulator = parts[0][0]
-            if r not in walk([term.stabiliser]):
+            if r not in contents(term.stabiliser).reductions:
                 continue
             depends.append(accumulator.name)
             for phase, values in phases.items():
@@ -246,13 +241,13 @@ class KernelBuilder:
             self._inside(term.stabiliser, axis, level, values) for values in phases.values()
         )
         if reduction.monoid == "sum":
-            rescale: Node = Pointwise("exp", (_difference(new, old),))
+            rescale: Node = Pointwise("exp", (difference(new, old),))
             source = body if whole else term.summand()
             summand = self._inside(source, axis, level, phases["new"])
         else:
-            rescale = _difference(new, old)
+            rescale = difference(new, old)
             summand = self._inside(body, axis, level, phases["new"])
-        summand = _while_live(summand, reduction.monoid, running)
+        summand = while_live(summand, reduction.monoid, running)
         action = "mul" if reduction.monoid == "sum" else "add"
         return self._accumulate(
             reduction, level, axis, summand, term, rescale, action, tuple(depends)
@@ -297,26 +292,20 @@ class KernelBuilder:
         """The term as a step of the loop over `axis` computes it: earlier reductions are final, or
         as `values` says.
         """
-        memo: dict[Node, Node] = dict(values)
+        return _Step(self, axis, level, values)(root)
 
-        def visit(node: Node) -> Node:
-            if node not in memo:
-                memo[node] = step(node)
-            return memo[node]
+    def final_before(self, reduction: Reduce, level: int) -> Node:
+        """The final value of a reduction whose loop comes before that of this level."""
+        placed = self._place(reduction)
+        if placed.level >= level:
+            raise Unfit("a loop would need the final value of a reduction in its own loop")
+        return placed.final
 
-        def step(node: Node) -> Node:
-            if not isinstance(node, Reduce) or self._loop_axis(node) is None:
-                return rebuild(node, visit)
-            if axis not in node.axes_free:
-                placed = self._place(node)
-                if placed.level >= level:
-                    raise Unfit("a loop would need the final value of a reduction in its own loop")
-                return placed.final
-            return self._inner(node, axis, level)
+    def looped(self, node: Node) -> bool:
+        """Whether a node is a reduction that is stepped through."""
+        return isinstance(node, Reduce) and self._loop_axis(node) is not None
 
-        return visit(root)
-
-    def _inner(self, reduction: Reduce, outer: Axis, level: int) -> Node:
+    def inner(self, reduction: Reduce, outer: Axis, level: int) -> Node:
         """A reduction that every step of an outer loop runs to its end: an inner loop over its own
         axis.
         """
@@ -324,9 +313,7 @@ class KernelBuilder:
         assert axis is not None
         if axis == outer or self._role(axis) == "grid":
             raise Unfit(f"axis {axis} would be looped over inside its own loop")
-        if any(
-            isinstance(n, Reduce) and self._loop_axis(n) is not None for n in walk([reduction.body])
-        ):
+        if any(self._loop_axis(n) is not None for n in contents(reduction.body).reductions):
             raise Unfit("loops would be nested three deep")
         rest = tuple(a for a in reduction.axes if a != axis)
         body = reduction.body
@@ -363,37 +350,23 @@ class KernelBuilder:
         self._loop(level, axis).stores.append(replace(store, value=value))
 
 
-def _difference(new: Node, old: Node) -> Node:
-    """new - old; for negated terms the difference of what is negated."""
-    pair = (new, old)
-    if all(isinstance(t, Pointwise) and t.op == "neg" for t in pair):
-        pair = (old.children[0], new.children[0])
-    return Pointwise("sub", pair)
+class _Step:
+    """Terms as a step of a loop computes them; remembers what it has seen."""
 
+    def __init__(
+        self, builder: KernelBuilder, axis: Axis, level: int, values: Mapping[Node, Node]
+    ) -> None:
+        self.builder, self.axis, self.level = builder, axis, level
+        self._memo = dict(values)
 
-def _while_live(summand: Node, monoid: str, running: list[tuple[Reduce, Carried]]) -> Node:
-    """The summand, or the identity while a running maximum is still at its own: exp(-inf - -inf) is
-    not a number.
-
-    The test is for the identity, not for finiteness, so that NaN and +inf propagate as in the
-    user's program. Of a product only the factor that needs it is guarded, so that a matrix product
-    stays one.
-    """
-    for reduction, value in running:
-        if not always_finite(reduction.body):
-            start = Const(MONOIDS[reduction.monoid].identity(value.sort), value.sort)
-            summand = _guarded(summand, Pointwise("ne", (value, start)), value, monoid)
-    return summand
-
-
-def _guarded(summand: Node, alive: Node, value: Carried, monoid: str) -> Node:
-    if monoid == "sum" and isinstance(summand, Pointwise) and summand.op == "mul":
-        touched = [value in walk([factor]) for factor in summand.args]
-        if sum(touched) == 1:
-            args = (
-                _guarded(f, alive, value, monoid) if t else f
-                for f, t in zip(summand.args, touched, strict=True)
-            )
-            return Pointwise("mul", tuple(args))
-    neutral = Const(MONOIDS[monoid].identity(summand.sort), summand.sort)
-    return Pointwise("where", (alive, summand, neutral))
+    def __call__(self, node: Node) -> Node:
+        found = self._memo.get(node)
+        if found is None:
+            if not isinstance(node, Reduce) or not self.builder.looped(node):
+                found = rebuild(node, self)
+            elif self.axis not in node.axes_free:
+                found = self.builder.final_before(node, self.level)
+            else:
+                found = self.builder.inner(node, self.axis, self.level)
+            self._memo[node] = found
+        return found

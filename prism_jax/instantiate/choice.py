@@ -22,9 +22,10 @@ from prism_jax.instantiate.climb import unrolls
 from prism_jax.instantiate.host import Contest, Entry
 from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.instantiate.rank import Ranking
+from prism_jax.instantiate.shortlist import shortlist
 from prism_jax.instantiate.spent import Spent
 from prism_jax.instantiate.strict import stricter
-from prism_jax.instantiate.tune import Clock, Emitter, Function, Trials, Tuning, survey
+from prism_jax.instantiate.tune import REACH, Clock, Emitter, Function, Trials, Tuning, survey
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
@@ -34,13 +35,11 @@ SHARE_OF_TIME_LEFT = 0.5
 """Of the time left, what the first tries of all candidates take, and then the tuning of each."""
 LAST_COMPILE_SECONDS = 10.0
 HOPELESS = 1.5
-"""A candidate is not measured if its estimate is so many times the measured time of the best."""
-STRUCTURES = 4
+"""A candidate is not measured whole if the model expects so many times the time of the best."""
 FINALISTS = 3
 """Plans that are compared and checked although the time is over, where those before are refused."""
 WORTH = 0.95
 """A plan is checked in place of one that has passed if it takes at most so many times its time."""
-FORMS = 4
 PASSING = ("no worker process", "measuring may use", "RESOURCE_EXHAUSTED", "out of memory")
 """Words of refusals that say nothing about the candidate: another time it may run."""
 TRUST_MODEL_GAIN = 1.5
@@ -92,17 +91,17 @@ class Outcome:
 
 
 class Judge:
-    """What the caller lends to instantiation: clocks and the verifier. One object so that each can
-    be replaced in a test.
-    """
+    """What the caller lends to instantiation: clocks and the verifier."""
 
     def __init__(
         self,
         kernel_clock: Clock,
         pair: Callable[[Function, Function], tuple[float, float, float, float]],
         verify: Callable[[Plan, Function], tuple[bool, float, str, object]],
+        prepare: Callable[[float], None] = lambda expected_s: None,
     ) -> None:
-        self.kernel_clock, self.pair, self.verify = kernel_clock, pair, verify
+        self.kernel_clock, self.pair = kernel_clock, pair
+        self.verify, self.prepare = verify, prepare
 
 
 def choose(
@@ -111,6 +110,7 @@ def choose(
 ) -> Outcome:  # fmt: skip
     """The fastest plan that is right.
 
+    `judge.prepare(seconds)` may begin what pairing will need, while kernels are being compiled;
     `judge.pair(reference, candidate)` gives (reference seconds, candidate seconds, low and high end
     of the 95 % interval of reference / candidate), measured side by side; `judge.verify` gives
     (passed, error ratio, sentence, evidence). One candidate after the other is tuned, timed and
@@ -139,6 +139,7 @@ class Choice:
             self.spent.timed("measure", judge.kernel_clock),
             self.spent.timed("measure", judge.pair),
             self.spent.timed("verify", judge.verify),
+            judge.prepare,
         )
         self.longest = 0.0
         self.refused_forms: set[str] = set()
@@ -167,7 +168,7 @@ class Choice:
             self.options.tune_seconds, self.trials,
         )  # fmt: skip
         self._show(0, 0)
-        contest.first(self._candidates(), self.program.digest)
+        contest.first(self._shortlist(), self.program.digest)
         early = next(iter(contest.entries()), None) if contest.hurried else None
         if early is not None and early.seconds <= contest.base and not self._late():
             self._check(early)
@@ -203,15 +204,15 @@ class Choice:
             self.refused_forms.add(entry.candidate.form.digest)
 
     def _one_by_one(self) -> None:
-        candidates = self._candidates()
+        candidates = self._shortlist()
         if self.device.kind == "gpu" and self.options.tune != "off":
             candidates = self._surveyed(candidates)
         for number, candidate in enumerate(candidates):
             self._show(number, len(candidates))
             if self.best is not None and candidate.bound >= self.best[0]:
                 self._note(candidate, None, "its bound is no better than the plan chosen")
-            elif self.best is not None and self._expected(candidate) > HOPELESS * self.best[0]:
-                self._note(candidate, None, "the model expects it to be slower")
+            elif why := self._hopeless(candidate):
+                self._note(candidate, None, why)
             elif self._late():
                 self._note(candidate, None, "no time left")
             else:
@@ -231,11 +232,15 @@ class Choice:
     def _gain(self) -> str:
         return f"{self.best[3]:.2f}x faster than XLA" if self.best is not None else ""
 
+    def _shortlist(self) -> list[Candidate]:
+        return shortlist(self.program, self.result, self.device, self.options)
+
     def _surveyed(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The candidates, those first whose first tries are fastest."""
         ours = [c for c in candidates if c.kernels]
         if not ours or self._late():
             return list(candidates)
+        self.judge.prepare(self.own.estimate)
         clock, end = self.judge.kernel_clock, self._share()
         tunings = survey(ours, self.device, self.emitter, clock, end, self.trials)
         self.tunings = {id(t.candidate): t for t in tunings}
@@ -246,6 +251,21 @@ class Choice:
         tuning = self.tunings.get(id(candidate))
         seconds = math.inf if tuning is None else tuning.seconds
         return seconds if math.isfinite(seconds) else candidate.estimate
+
+    def _hopeless(self, candidate: Candidate) -> str:
+        """Why it is not worth measuring whole, or nothing."""
+        tuning = self.tunings.get(id(candidate))
+        if tuning is not None and tuning.whole and math.isfinite(tuning.seconds):
+            if tuning.seconds > REACH * self._beaten():
+                return f"its kernels took {tuning.seconds * 1e6:.1f} us in first tries"
+        elif self.best is not None and self._expected(candidate) > HOPELESS * self.best[0]:
+            return "the model expects it to be slower"
+        return ""
+
+    def _beaten(self) -> float:
+        """Seconds of what a plan must be faster than, as far as known."""
+        known = [seconds for seconds in (self.base, self.best and self.best[0]) if seconds]
+        return min(known, default=math.inf)
 
     def _share(self) -> float:
         """Until when the next step may take."""
@@ -271,28 +291,6 @@ class Choice:
         _, plan, function, gain, evidence = best
         return Outcome(plan, function, tried, self.base, gain, evidence, self.trials, split)
 
-    def _candidates(self) -> list[Candidate]:
-        """What is worth measuring whole: other forms by XLA, and the best structures with kernels
-        of ours; those that leave nothing to XLA come first, since XLA's part is costed roughly.
-        """
-        promising = (1.0 if self.device.kind == "gpu" else 1.5) * self.own.estimate
-        forms = [c for c in self.result.candidates if not c.kernels]
-        found = [c for c in forms if c.why == "XLA" or c.estimate <= promising][: FORMS + 1]
-        if self.options.backend not in (None, "jnp"):
-            found = []
-        backend = "triton" if self.device.kind == "gpu" else "lax"
-        if self.options.backend in (None, backend):
-            ours = [c for c in self.result.candidates if c.kernels]
-            worth = [c for c in ours if c.estimate < self.own.estimate * 1.5] or ours[:1]
-            pure = [c for c in worth if c.kernels == len(c.sgraph.nodes)]
-            mixed = [c for c in worth if c.kernels < len(c.sgraph.nodes)]
-            if self.device.kind == "cpu":
-                found += _structures(pure, self.program.digest, STRUCTURES // 2)
-            else:
-                found += _distinct(pure)[: STRUCTURES - 1]
-            found += _distinct(mixed)[:1]
-        return sorted(found, key=lambda c: (c.kernels < len(c.sgraph.nodes), c.estimate))
-
     def _plans(self, candidate: Candidate) -> list[Plan]:
         name, graph = self.device.name, candidate.sgraph
         if not candidate.kernels:
@@ -301,14 +299,12 @@ class Choice:
             plans = [Plan(graph, "jnp", name, unroll=unroll) for unroll in numbers]
             return [p for p in plans if candidate.why != "XLA" or p.unroll]
         if self.device.kind != "gpu":
-            return [_untuned(candidate, self.device, "lax")]
+            return _untuned(candidate, self.device, "lax")
         if self.options.tune == "off":
-            return [_untuned(candidate, self.device, "triton")]
+            return _untuned(candidate, self.device, "triton")
         if (tuning := self.tunings.get(id(candidate))) is None:
             return []
-        known = [seconds for seconds in (self.base, self.best and self.best[0]) if seconds]
-        beaten = min(known, default=math.inf)
-        tuning.refine(self.emitter, self.judge.kernel_clock, self._share(), beaten)
+        tuning.refine(self.emitter, self.judge.kernel_clock, self._share(), self._beaten())
         plan = tuning.plan()
         if plan is None:
             self._note(candidate, None, f"none of its kernels ran: {self.trials.commonest()}")
@@ -362,37 +358,20 @@ class Choice:
             self._consider(replace(plan, sgraph=stricter(plan.sgraph)), candidate)
 
 
-def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """One candidate for each way of cutting into kernels: near-copies would only repeat the
-    measurement.
+def _untuned(candidate: Candidate, device: Device, backend: str) -> list[Plan]:
+    """The best plan by the ranking alone. For a GPU, whose compiler may refuse it, also that of the
+    search's sizes; the symbols that kernels share are the search's in both.
     """
-    seen: set[tuple[object, ...]] = set()
-    kept: list[Candidate] = []
-    for candidate in candidates:
-        key = (candidate.why, candidate.kernels, candidate.form.digest)
-        if key not in seen:
-            seen.add(key)
-            kept.append(candidate)
-    return kept
-
-
-def _structures(candidates: Sequence[Candidate], own: str, most: int) -> list[Candidate]:
-    """The best form of each of the best structures, and the user's own form of the same structure:
-    a host's products are not so much faster than rounding alike is worth.
-    """
-    found: dict[str, list[Candidate]] = {}
-    for candidate in candidates:
-        forms = found.setdefault(candidate.why, [])
-        if not forms or (len(forms) == 1 and candidate.form.digest == own):
-            forms.append(candidate)
-    return [candidate for forms in list(found.values())[:most] for candidate in forms]
-
-
-def _untuned(candidate: Candidate, device: Device, backend: str) -> Plan:
-    sizes = dict(candidate.sizes)
-    schedules: list[Schedule] = []
-    for kernel in candidate.sgraph.kernels:
-        mine = {s: sizes[s] for s in kernel.symbols}
-        best = Ranking(kernel, device, mine).first(1)
-        schedules.append(best[0][2] if best else Schedule())
-    return Plan(candidate.sgraph, backend, device.name, candidate.sizes, tuple(schedules))
+    kernels, own = candidate.sgraph.kernels, dict(candidate.sizes)
+    shared = {s: n for s, n in own.items() if sum(s in k.symbols for k in kernels) > 1}
+    plans: list[Plan] = []
+    for fixed in (shared, own) if device.kind == "gpu" else (own,):
+        sizes, schedules = dict(own), list[Schedule]()
+        for kernel in kernels:
+            mine = {s: fixed[s] for s in kernel.symbols if s in fixed}
+            best = Ranking(kernel, device, mine).first(1)
+            sizes |= dict(best[0][1]) if best else {}
+            schedules.append(best[0][2] if best else Schedule())
+        items = tuple(sorted(sizes.items()))
+        plans.append(Plan(candidate.sgraph, backend, device.name, items, tuple(schedules)))
+    return list(dict.fromkeys(plans))

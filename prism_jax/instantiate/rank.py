@@ -1,8 +1,9 @@
 """Sizes and schedules of one kernel, ranked by closed form before anything is compiled.
 
 In: a kernel, a device, numbers for the symbols that other kernels share. Out: at most `count`
-(sizes, schedule) pairs, best estimate first. Near-equal estimates differ in tile shape on purpose:
-the model cannot tell them apart, the device can.
+(sizes, schedule) pairs, best estimate first: for a GPU that of `expect`, which knows the schedule,
+for a host that of `explore.bounds`. Near-equal estimates differ in tile shape on purpose: the model
+cannot tell them apart, the device can.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import estimate
-from prism_jax.explore.sizes import evaluate
+from prism_jax.explore.sizes import Table, evaluate
+from prism_jax.instantiate.expect import Shape, expected
 from prism_jax.instantiate.plan import Schedule
-from prism_jax.instantiate.work import cut_loops, less, share_left, spread, wasted
+from prism_jax.instantiate.work import cut_loops, less, share_left, wasted
+from prism_jax.ir.forms import Form
 from prism_jax.ir.sgraph import Kernel
 
 Sizes = tuple[tuple[str, int], ...]
@@ -26,50 +30,94 @@ Try = tuple[float, Sizes, Schedule]
 IN_FLIGHT = 48 * 1024
 """Bytes of operands on their way in a block that keep its share of the memory busy."""
 DEEPEST = 8
+WARPS, MORE_WARPS = (4, 8, 2, 1), 16
+"""Of first tries, which wins where the model sees no difference first; of what is tried next to
+what measured well.
+"""
 SWIZZLES = (4, 8)
+EVEN = 0.01
+"""So much worse is a pipeline held to be for each step more or less than keep the memory busy."""
+NEAR = 1.15
+"""What is next to the best is tried up to so many times its estimate: of 315 tries beyond, one was
+faster, by 3 %.
+"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the closed forms say of one assignment: estimated seconds, elements of the largest tile,
-    bytes of one step's operands, blocks.
+    """What the closed forms say of one assignment: estimated seconds with the best schedule, bytes
+    of one step's operands, blocks; `place`: among all assignments.
     """
 
     seconds: float
-    widest: float
     operands: float
     blocks: float
+    place: int
 
 
 class Ranking:
     """Every legal assignment of one kernel's symbols, best estimate first.
 
-    `shared` fixes the symbols that other kernels of the plan share.
+    `shared` fixes the symbols that other kernels of the plan share. `structure_s` is the best
+    estimate of the search's model, which candidates are costed with.
     """
 
     def __init__(self, kernel: Kernel, device: Device, shared: Mapping[str, int]) -> None:
         self.kernel, self.device = kernel, device
         table, form = evaluate(kernel, device)
-        self.cuts = bool(cut_loops(kernel))
-        if self.cuts:
-            form = less(form, share_left(kernel, table))
-        if device.kind == "gpu":
-            form = spread(form, wasted(kernel, table))
         rows = np.size(form.blocks)
         keep = np.ones(rows, np.bool_)
         for symbol, value in shared.items():
             if symbol in table:
                 keep &= table[symbol] == value
         chosen = np.flatnonzero(keep)
-        times = estimate(form, device)[chosen]
-        order = np.argsort(times, kind="stable")
-        facts = [np.broadcast_to(x, rows) for x in (form.widest, form.operands, form.blocks)]
+        self.structure_s = float(estimate(form, device)[chosen].min(initial=np.inf))
+        self.cuts = bool(cut_loops(kernel))
+        if self.cuts:
+            form = less(form, share_left(kernel, table))
+        self._shapes, self._seconds = self._times(form, table, rows, chosen)
+        best = self._seconds.min(axis=0, initial=np.inf)
+        order = np.argsort(best, kind="stable")
+        operands, blocks = (np.broadcast_to(x, rows)[chosen] for x in (form.operands, form.blocks))
+        names = sorted(table)
+        values = np.array([table[name][chosen][order] for name in names]).T.tolist()
+        facts = (best, operands, blocks)
+        columns = [np.asarray(fact, np.float64)[order].tolist() for fact in facts]
         self.rows: dict[Sizes, Row] = {
-            tuple((symbol, int(column[row])) for symbol, column in sorted(table.items())): Row(
-                float(seconds), *(float(fact[row]) for fact in facts)
-            )
-            for row, seconds in zip(chosen[order], times[order], strict=True)
+            tuple(zip(names, numbers, strict=True)): Row(*facts, place)
+            for numbers, *facts, place in zip(values, *columns, order.tolist(), strict=True)
         }
+
+    def shapes(self, sizes: Sizes) -> dict[tuple[int, int], float]:
+        """The estimates of an assignment by (warps, stages), best first."""
+        column = self._seconds[:, self.rows[sizes].place]
+        order = np.argsort(column, kind="stable")
+        return {self._shapes[n]: float(column[n]) for n in order if np.isfinite(column[n])}
+
+    def _times(
+        self, form: Form, table: Table, rows: int, chosen: npt.NDArray[np.intp]
+    ) -> tuple[list[tuple[int, int]], npt.NDArray[np.float64]]:
+        """(warps, stages), and for each the estimates of the chosen rows."""
+        if self.device.kind != "gpu":
+            return [(4, 3)], estimate(form, self.device)[chosen][None]
+        form = form.map(lambda number: np.broadcast_to(np.asarray(number), rows)[chosen])
+        short = np.broadcast_to(wasted(self.kernel, table), rows)[chosen]
+        looped = bool(self.kernel.loops)
+        shapes = [
+            (warps, stages)
+            for stages in (range(2, DEEPEST + 1) if looped else (3,))
+            for warps in (*WARPS, MORE_WARPS)
+        ]
+        times = np.stack(
+            [expected(form, short, self.device, Shape(*shape, looped)) for shape in shapes]
+        )
+        if looped:  # among equal depths for the model, what keeps the memory busy and no more
+            wanted = np.clip(np.ceil(IN_FLIGHT / np.maximum(1, form.operands)), 3, DEEPEST)
+            stages = np.array([stages for _, stages in shapes])[:, None]
+            fits = stages * form.operands <= self.device.smem_per_block
+            times = times * (1 + EVEN * np.abs(stages - wanted))
+            times = np.where(fits | (stages == 2), times, np.inf)
+        return shapes, times
 
     def first(self, count: int) -> list[Try]:
         """What to try first: the best sizes for each of the best ways to cut up the grid, then the
@@ -93,6 +141,7 @@ class Ranking:
         doubled or halved.
         """
         found = [self._try(sizes, other) for other in self._changed(sizes, schedule)]
+        most = NEAR * self._try(sizes, schedule)[0]
         for place, (symbol, value) in enumerate(sizes):
             for other in (value * 2, value // 2):
                 near = (*sizes[:place], (symbol, other), *sizes[place + 1 :])
@@ -100,11 +149,11 @@ class Ranking:
                     new = self._some(near, 1)[0]
                     same = replace(schedule, num_stages=new.num_stages)
                     found += [self._try(near, s) for s in dict.fromkeys((same, new))]
-        return found
+        return [attempt for attempt in found if attempt[0] <= most]
 
     def _changed(self, sizes: Sizes, schedule: Schedule) -> Iterator[Schedule]:
         row = self.rows[sizes]
-        for warps in (1, 2, 4, 8, 16):
+        for warps in (*sorted(WARPS), MORE_WARPS):
             if warps in (schedule.num_warps // 2, schedule.num_warps * 2):
                 yield replace(schedule, num_warps=warps)
         for stages in depths(self.kernel, row.operands, self.device):
@@ -118,24 +167,16 @@ class Ranking:
         yield replace(schedule, hints=not schedule.hints)
 
     def _some(self, sizes: Sizes, most: int) -> list[Schedule]:
-        row = self.rows[sizes]
-        found = schedules(self.kernel, row.widest, row.operands, self.device, self.cuts)
-        return list(found)[:most]
+        """The best schedules by the model, each with other warps: depths differ less."""
+        best: dict[int, Schedule] = {}
+        for warps, stages in self.shapes(sizes):
+            best.setdefault(warps, Schedule(warps, stages, cut=self.cuts))
+        usual = [schedule for warps, schedule in best.items() if warps in WARPS]
+        return (usual or list(best.values()))[:most]
 
     def _try(self, sizes: Sizes, schedule: Schedule) -> Try:
-        return self.rows[sizes].seconds, sizes, schedule
-
-
-def schedules(
-    kernel: Kernel, widest: float, operands: float, device: Device, cut: bool = False
-) -> Iterator[Schedule]:
-    """Warps by the size of the largest tile; pipeline depths, where there is a loop, for which the
-    operands fit on chip. Loops are cut where they can be.
-    """
-    warps = [8, 4] if widest >= 8192 else [4, 8] if widest >= 2048 else [4, 2]
-    for num_stages in depths(kernel, operands, device):
-        for num_warps in warps:
-            yield Schedule(num_warps, num_stages, cut=cut)
+        shape = (schedule.num_warps, schedule.num_stages)
+        return self.shapes(sizes).get(shape, np.inf), sizes, schedule
 
 
 def depths(kernel: Kernel, operands: float, device: Device) -> list[int]:

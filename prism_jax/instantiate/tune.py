@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,18 +24,23 @@ from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
 
 Function = Callable[..., Sequence[Any]]
 
-FIRST, ALL_FIRST, LEAST_FIRST = 30, 96, 4
+FIRST, ALL_FIRST, LEAST_FIRST = 20, 64, 4
 """How many tries a kernel gets first, shared out among the numbers of parts of a split; how many
-all kernels of all candidates get, where each still gets the least.
+all kernels of all candidates get, where each still gets the least. Of 30 measured tries of a kernel
+the first 10 in the model's order lose 0.2 %, in geometric mean of 140 kernels.
 """
 COMPILE_SHARE = 0.6
 """Of the time left, compiling takes at most so much: what is compiled has to be measured too."""
-HOPELESS = 1.5
-"""Tuning does not go on where the first tries take so many times what is to be beaten."""
+REACH = 1.05
+"""Tuning does not go on where the first tries take so many times what is to be beaten: what is next
+to the best of them gained 1.2 % on average in 88 rounds on an H100, more than 5 % in 7 % of them.
+"""
 SHARED_VALUES = 3
 ROUNDS = 4
-LEAST_STEP = 0.01
-"""Tuning moves on to what is next to the best, at most so often, while it gains this share."""
+LEAST_STEP = 0.02
+"""Tuning moves on to what is next to the best, at most so often, while it gains this share: of the
+rounds after one that gained 1 to 2 %, one in nine gained anything.
+"""
 
 
 class Emitter(Protocol):
@@ -42,9 +48,9 @@ class Emitter(Protocol):
     back end.
     """
 
-    def functions(self, plans: Sequence[Plan], deadline: float) -> Sequence[Function | str]:
-        """Each plan as a traceable function of its sGraph's inputs, or a sentence that says why it
-        cannot run.
+    def functions(self, plans: Sequence[Plan], deadline: float) -> Iterable[Function | str]:
+        """Each plan, in order, as a traceable function of its sGraph's inputs, or a sentence that
+        says why it cannot run. The first may be asked for before the last is there.
         """
         ...
 
@@ -109,6 +115,11 @@ class Tuning:
         return min(complete, key=_seconds, default=None)
 
     @property
+    def whole(self) -> bool:
+        """Whether everything is measured: no library call takes part."""
+        return self.candidate.kernels == len(self.candidate.sgraph.nodes)
+
+    @property
     def seconds(self) -> float:
         """What the best takes as far as measured, its library calls as the model has them; infinite
         where a kernel has not run.
@@ -116,18 +127,17 @@ class Tuning:
         best = self._best
         if best is None:
             return math.inf
-        library = self.candidate.kernels < len(self.candidate.sgraph.nodes)
-        guessed = sum(study.guess for study in best)
-        rest = max(0.0, self.candidate.estimate - guessed) if library else 0.0
+        guessed = sum(study.ranking.structure_s for study in best)
+        rest = 0.0 if self.whole else max(0.0, self.candidate.estimate - guessed)
         return _seconds(best) + rest
 
     def refine(self, emitter: Emitter, clock: Clock, deadline: float, beaten: float) -> None:
-        """Goes on from the best; not where it takes `HOPELESS` times `beaten`."""
+        """Goes on from the best; not where it takes more than `REACH` times `beaten`."""
         best = self._best
         for _ in range(ROUNDS if best is not None else 0):
             assert best is not None
             before = _seconds(best)
-            if before > HOPELESS * beaten or time.monotonic() >= deadline:
+            if before > REACH * beaten or time.monotonic() >= deadline:
                 break
             more = [(study, study.ranking.around(*study.best[1:])) for study in best]
             _measure(more, self.device, emitter, clock, deadline)
@@ -189,15 +199,28 @@ class _Study:
         self.times: dict[tuple[Sizes, Schedule], float] = {}
 
     @property
-    def guess(self) -> float:
-        """Seconds of what the model ranks first."""
-        return next((row.seconds for row in self.ranking.rows.values()), 0.0)
-
-    @property
     def best(self) -> tuple[float, Sizes, Schedule]:
         """The fastest of what was measured."""
         sizes, schedule = min(self.times, key=lambda key: self.times[key])
         return self.times[sizes, schedule], sizes, schedule
+
+    def learn(
+        self, made: Sequence[tuple[Try, Function | str]], seconds: Sequence[float | str]
+    ) -> None:
+        """Takes what became of tries: why one was not compiled, what those that were took."""
+        runnable = [attempt for attempt, function in made if not isinstance(function, str)]
+        self.trials.compiled += len(runnable)
+        for _, function in made:
+            if isinstance(function, str):
+                self.trials.refuse(function)
+        for (guess, sizes, schedule), measured in zip(runnable, seconds, strict=True):
+            if isinstance(measured, str):
+                self.trials.refuse(measured)
+            else:
+                self.trials.measured += 1
+                row = (self.name, sizes, schedule, guess, measured)
+                self.trials.rows.append(row)
+                self.times[sizes, schedule] = measured
 
 
 def _measure(
@@ -207,41 +230,40 @@ def _measure(
     clock: Clock,
     deadline: float,
 ) -> None:
-    """Compiles what all studies want to try at once, then times each study's kernels together."""
+    """Compiles what all studies want to try, and times each study's kernels together as soon as
+    they are there: the device measures what is compiled while the next is being compiled.
+    """
     wanted = [(study, [t for t in tries if t[1:] not in study.times]) for study, tries in work]
-    # One of each study in turn: where the time ends, every kernel has something that runs.
+    # A few of each study in turn, then study by study: where the time ends, every kernel has
+    # something that runs.
     order = [(s, n) for s, (_, tries) in enumerate(wanted) for n in range(len(tries))]
-    order.sort(key=lambda place: place[::-1])
+    order.sort(key=lambda place: (0, *place[::-1]) if place[1] < LEAST_FIRST else (1, *place))
     plans = [
         Plan(wanted[s][0].one, "triton", device.name, sizes, (schedule,))
         for s, n in order
         for _, sizes, schedule in [wanted[s][1][n]]
     ]
     now = time.monotonic()
-    made = emitter.functions(plans, now + COMPILE_SHARE * (deadline - now))
-    functions = dict(zip(order, made, strict=True))
-    for s, (study, tries) in enumerate(wanted):
-        runnable: list[tuple[Try, Function]] = []
-        for n, attempt in enumerate(tries):
-            function = functions[s, n]
-            if isinstance(function, str):
-                study.trials.refuse(function)
-            else:
-                runnable.append((attempt, function))
-        study.trials.compiled += len(runnable)
-        if not runnable:
-            continue
-        seconds = clock(
-            [f for _, f in runnable], concrete_tensors(study.one, study.shared), deadline
-        )
-        for ((guess, sizes, schedule), _), measured in zip(runnable, seconds, strict=True):
-            if isinstance(measured, str):
-                study.trials.refuse(measured)
-            else:
-                study.trials.measured += 1
-                row = (study.name, sizes, schedule, guess, measured)
-                study.trials.rows.append(row)
-                study.times[sizes, schedule] = measured
+    made: list[list[tuple[Try, Function | str]]] = [[] for _ in wanted]
+    times: dict[int, Future[list[float | str]]] = {}
+    with ThreadPoolExecutor(1, "prism_jax_measure") as beside:
+        functions = emitter.functions(plans, now + COMPILE_SHARE * (deadline - now))
+        for (s, n), function in zip(order, functions, strict=True):
+            study, tries = wanted[s]
+            made[s].append((tries[n], function))
+            if len(made[s]) == len(tries):
+                runnable = [f for _, f in made[s] if not isinstance(f, str)]
+                inputs = concrete_tensors(study.one, study.shared)
+                times[s] = beside.submit(_times, clock, runnable, inputs, deadline)
+    for s, (study, _) in enumerate(wanted):
+        if s in times:
+            study.learn(made[s], times[s].result())
+
+
+def _times(
+    clock: Clock, functions: Sequence[Function], sgraph: SGraph, deadline: float
+) -> list[float | str]:
+    return clock(functions, sgraph, deadline) if functions else []
 
 
 def _shared_values(sgraph: SGraph, known: dict[str, int]) -> list[dict[str, int]]:

@@ -31,10 +31,10 @@ from prism_jax.ir.nodes import Axis, Load
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, Loop
 
-__all__ = ["cut_loops", "less", "share_left", "spread", "wasted"]
+__all__ = ["cut_loops", "less", "share_left", "wasted"]
 
-SEGMENT = 64
-"""Bytes that lie together for a block to use all that the memory hands over."""
+LINE = 128
+"""Bytes that lie together for a block to use all that the memory hands over: a cache line."""
 
 MOST_BLOCKS = 256
 """Blocks along the axes of a mask that are looked at; of more, evenly spaced ones."""
@@ -81,8 +81,8 @@ def less(form: Form, share: npt.NDArray[np.float64]) -> Form:
 
 
 def wasted(kernel: Kernel, sizes: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
-    """For each row of sizes, how many times more bytes are moved than are used, because a block
-    wants short pieces of rows.
+    """For each row of sizes, how many times more bytes than are used the lines have that are
+    touched, because a block wants short pieces of rows.
     """
     rows = max((len(column) for column in sizes.values()), default=1)
     tiles = {g.axis: _column(g.tile, sizes, rows) for g in kernel.grid}
@@ -104,13 +104,8 @@ def wasted(kernel: Kernel, sizes: Mapping[str, npt.NDArray[np.int64]]) -> npt.ND
         piece = np.minimum(piece, int(shape[-1]))
         whole = piece >= int(shape[-1])  # the next row follows at once
         total += count
-        moved += count * np.where(whole, 1.0, np.maximum(1.0, SEGMENT / (piece * element)))
+        moved += count * np.where(whole, 1.0, np.maximum(1.0, LINE / (piece * element)))
     return moved / total if total else np.ones(rows)
-
-
-def spread(form: Form, factor: npt.NDArray[np.float64]) -> Form:
-    """The form of a kernel that moves so many times more bytes."""
-    return replace(form, loaded=form.loaded * factor, compulsory=form.compulsory * factor)
 
 
 def _share(

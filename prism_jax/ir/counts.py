@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from prism_jax.ir.nodes import Axis, Index, Iota, Load, Node, Pointwise
-from prism_jax.ir.program import walk
-from prism_jax.ir.tape import PLAIN, Traced
+from prism_jax.ir.nodes import Axis, Index, Load, Node, Pointwise
+from prism_jax.ir.program import contents
+from prism_jax.ir.tape import PLAIN, Traced, ceiling, choice
 
 Number = Any
 """int, NumPy integer array, sympy expression, or recorded number."""
@@ -32,6 +32,15 @@ def width(dtype: str) -> int:
         return WIDTH[dtype]
     digits = "".join(c for c in dtype.split("_")[0].split("e")[0] if c.isdigit())
     return max(1, int(digits) // 8)
+
+
+def size_of(name: str, sizes: Mapping[str, int]) -> int | None:
+    """The size of an axis by name; a primed axis that is not listed has the size of the one that it
+    was made from.
+    """
+    while name not in sizes and name.endswith("'"):
+        name = name[:-1]
+    return sizes.get(name)
 
 
 def ceil_div(a: Number, b: Number) -> Number:
@@ -70,11 +79,20 @@ def distinct(load: Load, extent: Callable[[Axis], Number]) -> Number:
     return total
 
 
-def certain_loads(roots: Iterable[Node]) -> Iterator[Load]:
+def certain_loads(roots: Iterable[Node]) -> tuple[Load, ...]:
     """The loads whose elements every way to compute these terms reads: not those behind a mask over
     the values of axes, which may say of whole tiles that they are not needed.
     """
-    stack, seen = list(roots), set[Node]()
+    return tuple(dict.fromkeys(load for root in roots for load in _certain(root)))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _certain(root: Node) -> tuple[Load, ...]:
+    return tuple(_unmasked(root))
+
+
+def _unmasked(root: Node) -> Iterator[Load]:
+    stack, seen = [root], set[Node]()
     while stack:
         node = stack.pop()
         if node in seen:
@@ -83,14 +101,10 @@ def certain_loads(roots: Iterable[Node]) -> Iterator[Load]:
         if isinstance(node, Load):
             yield node
             stack.extend(node.index_nodes)
-        elif isinstance(node, Pointwise) and node.op == "where" and _of_axes(node.args[0]):
-            stack.append(node.args[0])
         else:
-            stack.extend(node.children)
-
-
-def _of_axes(condition: Node) -> bool:
-    return any(isinstance(node, Iota) for node in walk([condition]))
+            masks = isinstance(node, Pointwise) and node.op == "where"
+            masked = masks and contents(node.children[0]).positional
+            stack.extend(node.children[:1] if masked else node.children)
 
 
 def _positions(index: Index, axes: list[Axis], extent: Callable[[Axis], Number]) -> Number:
@@ -121,6 +135,18 @@ def maximum(a: Number, b: Number) -> Number:
     if isinstance(a, PLAIN) and isinstance(b, PLAIN):
         return max(a, b)
     return _extreme("maximum", "Max", a, b)
+
+
+def rounded_up(a: Number) -> Number:
+    """The least integer that is not smaller; sympy expressions have `ceil_div`."""
+    return a.ceil() if isinstance(a, Traced) else ceiling(a)
+
+
+def select(condition: Number, yes: Number, no: Number) -> Number:
+    """One of two numbers, element by element for arrays."""
+    if isinstance(condition, Traced):
+        return condition.choose(yes, no)
+    return choice(condition, yes, no)
 
 
 def _extreme(name: str, symbolic: str, a: Number, b: Number) -> Number:

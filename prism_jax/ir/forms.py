@@ -25,17 +25,16 @@ a loop binds again inside the grid's own axis range over all their values, in ev
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prism_jax.ir.counts import Number, ceil_div, certain_loads, distinct, maximum, width
+from prism_jax.ir.form import Form
+from prism_jax.ir.monomials import Monomial, Total, monomial
 from prism_jax.ir.nodes import (
     REAL,
     Axis,
     Carried,
-    Iota,
     Load,
     Node,
     Pointwise,
@@ -46,53 +45,14 @@ from prism_jax.ir.nodes import (
 )
 from prism_jax.ir.ops import OPS
 from prism_jax.ir.product import product_of
-from prism_jax.ir.program import walk
-from prism_jax.ir.sgraph import Kernel, Loop
+from prism_jax.ir.program import contents
+from prism_jax.ir.sgraph import Accumulator, Kernel, Loop
 
-
-@dataclass(frozen=True)
-class Form:
-    """Counts for one launch. Bytes are bytes; `arithmetic` counts operations by unit.
-
-    `loaded` is what all blocks read together (reloads by other blocks included), `compulsory` what
-    is read at least once, `certain` what of this no mask over the values of axes can spare. Units:
-    ("dot", operand dtype) multiply-adds x 2; "other"; "special". `accumulators` (elements),
-    `operands` (bytes loaded in one step) and `widest` (elements of the largest intermediate tile)
-    are one block's footprint. `masked`: a loop has an affine mask, so that an emitter may skip
-    steps: then `loaded` and `arithmetic` are no lower bounds.
-    """
-
-    blocks: Number
-    steps: Number
-    loaded: Number
-    compulsory: Number
-    stored: Number
-    arithmetic: dict[Any, Number] = field(default_factory=dict[Any, Any])
-    accumulators: Number = 0
-    operands: Number = 0
-    widest: Number = 0
-    certain: Number = 0
-    masked: bool = False
-
-    def map(self, change: Callable[[Number], Number]) -> Form:
-        """The form with every number changed in the same way."""
-        return Form(
-            blocks=change(self.blocks),
-            steps=change(self.steps),
-            loaded=change(self.loaded),
-            compulsory=change(self.compulsory),
-            stored=change(self.stored),
-            arithmetic={unit: change(count) for unit, count in self.arithmetic.items()},
-            accumulators=change(self.accumulators),
-            operands=change(self.operands),
-            widest=change(self.widest),
-            certain=change(self.certain),
-            masked=self.masked,
-        )
-
+__all__ = ["Form", "forms"]
 
 Extent = Callable[[Axis], Number]
 Each = Callable[[Tensor], Number]
+Least = Callable[[Load], Number]
 Scope = frozenset[Axis]
 """Axes of the grid or of a loop that a reduction inside the step binds again."""
 
@@ -101,18 +61,21 @@ NOTHING: Scope = frozenset()
 
 class _Counter:
     def __init__(
-        self, kernel: Kernel, sizes: Mapping[str, Number], extent: Extent | None, each: Each | None
-    ) -> None:
+        self, kernel: Kernel, sizes: Mapping[str, Number], extent: Extent | None,
+        each: Each | None, least: Least | None,
+    ) -> None:  # fmt: skip
         self.sizes = sizes
-        self._extent, self._each = extent, each
-        self._executed: dict[object, Number] = {}
+        self._extent, self._each, self._least = extent, each, least
+        self._blocks: dict[Axis, Number] = {}
+        self._executed: dict[object, Monomial] = {}
+        self._tiles: dict[object, Monomial] = {}
+        self._held: dict[tuple[int, ...], Monomial] = {}
+        self._depths: dict[int, dict[tuple[Node, Scope], int]] = {}
         self.grid = {g.axis: self.value(g.tile) for g in kernel.grid}
         self.split = next((q for q in kernel.all_loops if q.split is not None), None)
         self.bindable = frozenset(self.grid) | {loop.axis for loop in kernel.all_loops}
-        self.arithmetic: dict[Any, Number] = {}
-        self.loaded: Number = 0
-        self.operands: Number = 0
-        self.widest: Number = 0
+        self.arithmetic: dict[Any, Total] = {}
+        self.loaded, self.stored, self.operands, self.accumulated = (Total() for _ in range(4))
         self.touched: dict[Tensor, Number] = {}
         self.certain: dict[Tensor, Number] = {}
         self.unmasked = frozenset(certain_loads(kernel.roots))
@@ -128,10 +91,20 @@ class _Counter:
         return self._extent(axis)
 
     def blocks(self, axis: Axis) -> Number:
-        return ceil_div(self.extent(axis), self.grid[axis])
+        found = self._blocks.get(axis)
+        if found is None:
+            found = self._blocks[axis] = ceil_div(self.extent(axis), self.grid[axis])
+        return found
 
     def all_blocks(self) -> Number:
-        return math.prod(self.blocks(a) for a in self.grid)
+        return monomial(self.blocks(a) for a in self.grid).number()
+
+    def widest(self) -> Number:
+        """Elements of the largest intermediate tile."""
+        found: Number = 0
+        for tile in sorted(self._held.values(), key=lambda m: (len(m.columns), m.places)):
+            found = maximum(found, tile.number())
+        return found
 
     def steps(self, loop: Loop) -> Number:
         return ceil_div(self.extent(loop.axis), self.value(loop.tile))
@@ -145,20 +118,21 @@ class _Counter:
     def executed(
         self, axes: tuple[Axis, ...], inside: tuple[Loop, ...], around: tuple[Loop, ...] = (),
         scope: Scope = NOTHING,
-    ) -> Number:  # fmt: skip
+    ) -> Monomial:  # fmt: skip
         """How many elements of a node with these free axes are computed by all blocks together, if
         it depends on the loops `inside` and is needed within the loops `around`.
         """
         key = (axes, id(inside[-1]) if inside else 0, id(around[-1]) if around else 0, scope)
-        if key not in self._executed:
-            self._executed[key] = self._multiply(axes, inside, around, scope)
-        return self._executed[key]
+        found = self._executed.get(key)
+        if found is None:
+            found = monomial(self._factors(axes, inside, around, scope))
+            self._executed[key] = found
+        return found
 
-    def _multiply(
+    def _factors(
         self, axes: tuple[Axis, ...], inside: tuple[Loop, ...], around: tuple[Loop, ...],
         scope: Scope,
-    ) -> Number:  # fmt: skip
-        total: Number = 1
+    ) -> Iterator[Number]:  # fmt: skip
         looped = {loop.axis: loop for loop in inside}
         split = next((loop for loop in around if loop is self.split), None)
         for axis in self.grid:
@@ -166,60 +140,41 @@ class _Counter:
                 if all(
                     loop is not split for loop in inside
                 ):  # else its blocks share the loop's steps
-                    total = total * self.runs(split)
+                    yield self.runs(split)
             elif axis in axes and axis not in scope and axis not in looped:
-                total = total * self.extent(axis)
+                yield self.extent(axis)
             else:
-                total = total * self.blocks(axis)
+                yield self.blocks(axis)
         for axis, loop in looped.items():
             bound = axis in axes and axis not in scope
-            total = total * (self.extent(axis) if bound else self.steps(loop))
+            yield self.extent(axis) if bound else self.steps(loop)
         for axis in axes:
             if axis in scope or (axis not in self.grid and axis not in looped):
-                total = total * self.extent(axis)
-        return total
+                yield self.extent(axis)
 
-    def tile(self, axes: tuple[Axis, ...], loops: tuple[Loop, ...], scope: Scope) -> Number:
+    def tile(self, axes: tuple[Axis, ...], loops: tuple[Loop, ...], scope: Scope) -> Monomial:
         """Elements of one block's tile of a node."""
-        looped = {loop.axis: self.value(loop.tile) for loop in loops}
-        total: Number = 1
-        for axis in axes:
-            part = None if axis in scope else looped.get(axis, self.grid.get(axis))
-            total = total * (self.extent(axis) if part is None else part)
-        return total
+        key = (axes, id(loops[-1]) if loops else 0, scope)
+        found = self._tiles.get(key)
+        if found is None:
+            cut = self.grid | {loop.axis: self.value(loop.tile) for loop in loops}
+            found = self._tiles[key] = monomial(
+                cut[axis] if axis in cut and axis not in scope else self.extent(axis)
+                for axis in axes
+            )
+        return found
 
     def count(self, root: Node, loops: tuple[Loop, ...], scope: Scope = NOTHING) -> None:
         """Counts a term that is needed in every step of these loops, and all that it is made of."""
-        memo: dict[tuple[Node, Scope], int] = {}
-
-        def depth(node: Node, scope: Scope) -> int:
-            """How many of the loops a node must be computed inside: 0 for one that is hoisted out
-            of all.
-            """
-            key = (node, scope)
-            if key in memo:
-                return memo[key]
-            if isinstance(node, Carried):
-                found = max(
-                    (n + 1 for n, lp in enumerate(loops) if _carries(lp, node.accumulator)),
-                    default=0,
-                )
-            else:
-                inner = self.within(node, scope)
-                below = node.index_nodes if isinstance(node, Load) else node.children
-                found = max((depth(c, inner) for c in below), default=0)
-            for n, loop in enumerate(loops):
-                if loop.axis in node.axes_free and loop.axis not in scope:
-                    found = max(found, n + 1)
-            memo[key] = found
-            return found
-
+        memo = self._depths.setdefault(id(loops[-1]) if loops else 0, {})
         stack = [(root, scope)]
         while stack:
             node, scope = stack.pop()
-            scope = scope.intersection(node.axes_free)
-            inside = loops[: depth(node, scope)]
-            key = (node, id(inside[-1]) if inside else 0, scope)  # a loop stands for its outer ones
+            if scope:
+                scope = scope.intersection(node.axes_free)
+            inside = loops[: self._depth(node, scope, loops, memo)]
+            innermost = id(inside[-1]) if inside else 0  # a loop stands for its outer ones
+            key = (node, innermost, scope)
             if key in self.seen:
                 continue
             self.seen.add(key)
@@ -230,7 +185,37 @@ class _Counter:
                 below = self.operate(node, inside, loops, scope)
             inner = self.within(node, scope)
             stack.extend((child, inner) for child in below)
-            self.widest = maximum(self.widest, self.tile(node.axes_free, inside, scope))
+            held = self.tile(node.axes_free, inside, scope)
+            same = self._held.get(held.places)
+            factor = held.factor if same is None else maximum(same.factor, held.factor)
+            self._held[held.places] = Monomial(factor, held.columns)
+
+    def _depth(
+        self, node: Node, scope: Scope, loops: tuple[Loop, ...], memo: dict[tuple[Node, Scope], int]
+    ) -> int:
+        """How many of the loops a node must be computed inside: 0 for one that is hoisted out of
+        all.
+        """
+        if not loops:
+            return 0
+        key = (node, scope)
+        known = memo.get(key)
+        if known is not None:
+            return known
+        found = 0
+        if isinstance(node, Carried):
+            for n, loop in enumerate(loops):
+                if _carries(loop, node.accumulator):
+                    found = n + 1
+        else:
+            inner = self.within(node, scope)
+            for child in node.index_nodes if isinstance(node, Load) else node.children:
+                found = max(found, self._depth(child, inner, loops, memo))
+        for n, loop in enumerate(loops):
+            if n >= found and loop.axis in node.axes_free and loop.axis not in scope:
+                found = n + 1
+        memo[key] = found
+        return found
 
     def within(self, node: Node, scope: Scope) -> Scope:
         """The scope of a node's operands."""
@@ -244,13 +229,16 @@ class _Counter:
     ) -> None:
         each = self.bytes_of(node.tensor)
         elements = self.executed(node.axes_free, inside, around, scope)
-        self.loaded = self.loaded + elements * each
-        least = distinct(node, self.extent)
+        self.loaded.add(elements, each)
+        least = self._least
+        if any(isinstance(axis.size, str) for axis in node.axes_free):
+            least = None  # parts are a number of this kernel
+        positions = distinct(node, self.extent) if least is None else least(node)
         for known in (self.touched, *((self.certain,) if node in self.unmasked else ())):
             old = known.get(node.tensor)
-            known[node.tensor] = least if old is None else maximum(old, least)
+            known[node.tensor] = positions if old is None else maximum(old, positions)
         if inside:
-            self.operands = self.operands + self.tile(node.axes_free, inside, scope) * each
+            self.operands.add(self.tile(node.axes_free, inside, scope), each)
 
     def once(self, elements: Mapping[Tensor, Number]) -> Number:
         """Bytes of so many elements of each tensor."""
@@ -273,7 +261,7 @@ class _Counter:
         elif isinstance(node, Reduce):
             inner = self.within(node, scope)
 
-            def executed(axes: tuple[Axis, ...]) -> Number:
+            def executed(axes: tuple[Axis, ...]) -> Monomial:
                 return self.executed(axes, inside, around, inner)
 
             return self.combine(node.monoid, node.body, node.axes, executed, node.precision)
@@ -281,7 +269,7 @@ class _Counter:
 
     def combine(
         self, monoid: str, body: Node, summed: tuple[Axis, ...],
-        executed: Callable[[tuple[Axis, ...]], Number], precision: Any,
+        executed: Callable[[tuple[Axis, ...]], Monomial], precision: Any,
     ) -> tuple[Node, ...]:  # fmt: skip
         """A reduction's own work, and the terms that it is made of."""
         product = product_of(monoid, body, summed)
@@ -301,8 +289,39 @@ class _Counter:
             self.add("other", executed(kept), 1)
         return (*product.left, *product.right, *product.rest)
 
-    def add(self, unit: Any, elements: Number, each: int) -> None:
-        self.arithmetic[unit] = self.arithmetic.get(unit, 0) + elements * each
+    def store(self, stores: tuple[Store, ...], loops: tuple[Loop, ...]) -> None:
+        """Counts stores that are made in every step of these loops."""
+        for one in stores:
+            self.count(one.value, loops)
+            axes = _union(*(index.axes_free for index in one.index))
+            each = self.bytes_of(one.tensor)
+            self.stored.add(self.executed(axes, loops, loops), each)
+
+    def loop_through(self, loops: tuple[Loop, ...], around: tuple[Loop, ...]) -> None:
+        """Counts loops that run inside the steps of others."""
+        for loop in loops:
+            here = (*around, loop)
+            self.loop_through(loop.inner, here)
+            for acc in loop.accumulators:
+                self._accumulate(acc, loop, here)
+            self.store(loop.stores, here)
+
+    def _accumulate(self, acc: Accumulator, loop: Loop, here: tuple[Loop, ...]) -> None:
+        def executed(axes: tuple[Axis, ...]) -> Monomial:
+            return self.executed(axes, here, here)
+
+        own = (loop.axis,)
+        for operand in self.combine(acc.monoid, acc.summand, own, executed, acc.precision):
+            self.count(operand, here)
+        if acc.rescale is not None:
+            self.count(acc.rescale, here)
+            self.add("other", self.executed(acc.axes, here, here), 1)
+        self.accumulated.add(self.tile(acc.axes, here, NOTHING))
+
+    def add(self, unit: Any, elements: Monomial, each: int) -> None:
+        if unit not in self.arithmetic:
+            self.arithmetic[unit] = Total()
+        self.arithmetic[unit].add(elements, each)
 
 
 def _union(*groups: tuple[Axis, ...]) -> tuple[Axis, ...]:
@@ -320,56 +339,33 @@ def forms(
     sizes: Mapping[str, Number],
     extent: Extent | None = None,
     each: Each | None = None,
+    least: Least | None = None,
 ) -> Form:
     """The closed forms of a kernel; `sizes` maps every size symbol to a number (or to a sympy
     symbol). `extent` and `each` stand in for the sizes of axes and the bytes of a tensor's element
-    that the kernel states itself.
+    that the kernel states itself, `least` for `counts.distinct`.
     """
-    counter = _Counter(kernel, sizes, extent, each)
-    stored: Number = 0
-    accumulated: Number = 0
-
-    def store(stores: tuple[Store, ...], loops: tuple[Loop, ...]) -> None:
-        nonlocal stored
-        for one in stores:
-            counter.count(one.value, loops)
-            axes = _union(*(index.axes_free for index in one.index))
-            each = counter.bytes_of(one.tensor)
-            stored = stored + counter.executed(axes, loops, loops) * each
-
-    def loop_through(loops: tuple[Loop, ...], around: tuple[Loop, ...]) -> None:
-        nonlocal accumulated
-        for loop in loops:
-            here = (*around, loop)
-            loop_through(loop.inner, here)
-            for acc in loop.accumulators:
-
-                def executed(axes: tuple[Axis, ...], here: tuple[Loop, ...] = here) -> Number:
-                    return counter.executed(axes, here, here)
-
-                own = (loop.axis,)
-                for operand in counter.combine(
-                    acc.monoid, acc.summand, own, executed, acc.precision
-                ):
-                    counter.count(operand, here)
-                if acc.rescale is not None:
-                    counter.count(acc.rescale, here)
-                    counter.add("other", counter.executed(acc.axes, here, here), 1)
-                accumulated = accumulated + counter.tile(acc.axes, here, NOTHING)
-            store(loop.stores, here)
-
-    store(kernel.stores, ())  # first: what an epilogue needs, every block computes
-    loop_through(kernel.loops, ())
+    counter = _Counter(kernel, sizes, extent, each, least)
+    counter.store(kernel.stores, ())  # first: what an epilogue needs, every block computes
+    counter.loop_through(kernel.loops, ())
     compulsory, certain = counter.once(counter.touched), counter.once(counter.certain)
     steps: Number = 0
     for loop in kernel.loops:
         shared = counter.value(loop.split.size) if loop.split is not None else 1
         steps = steps + ceil_div(counter.steps(loop), shared)
-    masked = any(_masked(a.summand) for loop in kernel.all_loops for a in loop.accumulators)
-    return Form(counter.all_blocks(), steps, counter.loaded, compulsory, stored, counter.arithmetic,
-                accumulated, counter.operands, counter.widest, certain, masked)  # fmt: skip
-
-
-def _masked(summand: Node) -> bool:
-    """Whether a summand selects by a condition over the values of axes."""
-    return any(isinstance(node, Iota) for node in walk([summand]))
+    masked = any(  # a summand selects by a condition over the values of axes
+        contents(a.summand).positional for loop in kernel.all_loops for a in loop.accumulators
+    )
+    return Form(
+        blocks=counter.all_blocks(),
+        steps=steps,
+        loaded=counter.loaded.number(),
+        compulsory=compulsory,
+        stored=counter.stored.number(),
+        arithmetic={unit: total.number() for unit, total in counter.arithmetic.items()},
+        accumulators=counter.accumulated.number(),
+        operands=counter.operands.number(),
+        widest=counter.widest(),
+        certain=certain,
+        masked=masked,
+    )

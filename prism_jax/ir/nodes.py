@@ -54,7 +54,7 @@ class _Interned(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         new = super().__call__(*args, **kwargs)
-        key = (cls, *(_key(getattr(new, field.name)) for field in dataclasses.fields(new)))
+        key = (cls, *[_key(getattr(new, name)) for name in new.__dataclass_fields__])
         with _Interned._lock:
             return _Interned._table.setdefault(key, new)
 
@@ -72,6 +72,16 @@ class Axis:
 
     name: str
     size: Size
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.size))
+
+    def __hash__(self) -> int:  # axes are looked up all the time
+        return self._hash
+
+    def __reduce__(self) -> Any:  # hashes of names differ from process to process
+        return Axis, (self.name, self.size)
 
     def __str__(self) -> str:
         return self.name

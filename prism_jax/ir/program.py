@@ -14,9 +14,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
-from prism_jax.ir.nodes import Axis, Load, Node, Reduce, Store, Tensor, fingerprint
+from prism_jax.ir.nodes import Axis, Carried, Iota, Load, Node, Reduce, Store, Tensor, fingerprint
 
 
 @dataclass(frozen=True)
@@ -75,3 +75,41 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
         stack.append((node, True))
         below = (*node.index_nodes, *node.children) if isinstance(node, Load) else node.children
         stack.extend((child, False) for child in reversed(below))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a term is made of, in the order of `walk`. `positional`: whether it mentions the value
+    of an axis; `axes`: every axis that is free or bound anywhere in it.
+    """
+
+    loads: tuple[Load, ...]
+    reductions: tuple[Reduce, ...]
+    carried: tuple[Carried, ...]
+    positional: bool
+    axes: frozenset[Axis]
+
+
+@lru_cache(maxsize=1 << 14)
+def contents(root: Node) -> Contents:
+    """What a term is made of; remembered, since kernels share most of their terms."""
+    nodes = list(walk([root]))
+    reductions = tuple(n for n in nodes if isinstance(n, Reduce))
+    axes = frozenset[Axis]().union(*(n.axes_free for n in nodes), *(n.axes for n in reductions))
+    return Contents(
+        tuple(n for n in nodes if isinstance(n, Load)),
+        reductions,
+        tuple(n for n in nodes if isinstance(n, Carried)),
+        any(isinstance(n, Iota) for n in nodes),
+        axes,
+    )
+
+
+def loads_of(roots: Iterable[Node]) -> tuple[Load, ...]:
+    """The loads in terms, each once."""
+    return tuple(dict.fromkeys(load for root in roots for load in contents(root).loads))
+
+
+def reductions_of(roots: Iterable[Node]) -> tuple[Reduce, ...]:
+    """The reductions in terms, each once, inner before outer."""
+    return tuple(dict.fromkeys(node for root in roots for node in contents(root).reductions))

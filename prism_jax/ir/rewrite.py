@@ -62,15 +62,23 @@ def replace(root: Node, mapping: Mapping[Node, Node]) -> Node:
     """The term with every node of `mapping` replaced, outermost first; replacements keep the free
     axes of what they replace.
     """
-    done: dict[Node, Node] = dict(mapping)
+    return Replacing(mapping)(root)
 
-    def visit(node: Node) -> Node:
-        found = done.get(node)
+
+class Replacing:
+    """`replace` for several terms. (Classes rather than recursive closures: those are cycles, which
+    are left to Python's collector.)
+    """
+
+    def __init__(self, mapping: Mapping[Node, Node]) -> None:
+        self._done = dict(mapping)
+
+    def __call__(self, node: Node) -> Node:
+        """The term with what the mapping names replaced."""
+        found = self._done.get(node)
         if found is None:
-            found = done[node] = rebuild(node, visit)
+            found = self._done[node] = rebuild(node, self)
         return found
-
-    return visit(root)
 
 
 def rename(root: Node, axes: Mapping[Axis, Axis]) -> Node:

@@ -29,16 +29,14 @@ from functools import cached_property
 from prism_jax.ir.nodes import (
     Axis,
     Carried,
-    Load,
     Node,
     Precision,
-    Reduce,
     Size,
     Store,
     Tensor,
     fingerprint,
 )
-from prism_jax.ir.program import walk
+from prism_jax.ir.program import contents, loads_of
 
 
 @dataclass(frozen=True)
@@ -99,13 +97,7 @@ class Kernel:
     @cached_property
     def all_loops(self) -> tuple[Loop, ...]:
         """Every loop, outer before inner."""
-
-        def below(loops: tuple[Loop, ...]) -> Iterator[Loop]:
-            for loop in loops:
-                yield loop
-                yield from below(loop.inner)
-
-        return tuple(below(self.loops))
+        return tuple(_below(self.loops))
 
     @cached_property
     def all_stores(self) -> tuple[Store, ...]:
@@ -123,7 +115,7 @@ class Kernel:
     @property
     def reads(self) -> tuple[Tensor, ...]:
         """Tensors read, each once, in order of first use."""
-        return tuple(dict.fromkeys(n.tensor for n in walk(self.roots) if isinstance(n, Load)))
+        return tuple(dict.fromkeys(load.tensor for load in loads_of(self.roots)))
 
     @property
     def writes(self) -> tuple[Tensor, ...]:
@@ -136,10 +128,8 @@ class Kernel:
         """
         found: set[Size] = {g.tile for g in self.grid} | {g.axis.size for g in self.grid}
         found |= {loop.tile for loop in self.all_loops}
-        for node in walk(self.roots):
-            found.update(a.size for a in node.axes_free if isinstance(a.size, str))
-            if isinstance(node, Reduce):
-                found.update(a.size for a in node.axes if isinstance(a.size, str))
+        for root in self.roots:
+            found.update(a.size for a in contents(root).axes)
         return tuple(sorted(s for s in found if isinstance(s, str)))
 
     def mapping(self) -> dict[tuple[str, str], int]:
@@ -158,8 +148,8 @@ class LibraryCall:
 
     @property
     def reads(self) -> tuple[Tensor, ...]:
-        loads = (n for n in walk(s.value for s in self.stores) if isinstance(n, Load))
-        return tuple(dict.fromkeys(n.tensor for n in loads))
+        loads = loads_of(store.value for store in self.stores)
+        return tuple(dict.fromkeys(load.tensor for load in loads))
 
     @property
     def writes(self) -> tuple[Tensor, ...]:
@@ -201,6 +191,12 @@ class SGraph:
             else:
                 parts += [node.library, *map(_store_text, node.stores)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _below(loops: tuple[Loop, ...]) -> Iterator[Loop]:
+    for loop in loops:
+        yield loop
+        yield from _below(loop.inner)
 
 
 def _store_text(store: Store) -> str:

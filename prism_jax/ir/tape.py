@@ -1,9 +1,9 @@
 """Arithmetic recorded once and run often: closed forms as a straight line of operations.
 
 In: code that computes with numbers. Run it on the symbols of a `Tape`, and the tape keeps what it
-did; `run` repeats it on numbers or NumPy arrays without the code. A closed form takes a walk over a
-kernel's terms; its tape is a hundred operations, so that a second shape of the same structure costs
-no walk.
+did; `Values` repeats it on numbers or NumPy arrays without the code. A closed form takes a walk
+over a kernel's terms; its tape is a hundred operations, most of which the kernels beside it do too:
+all forms of a family share one tape, on which equal operations are recorded, and run, once.
 
 >>> tape = Tape()
 >>> n, t = tape.symbol("n"), tape.symbol("T")
@@ -14,21 +14,26 @@ no walk.
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-__all__ = ["Tape", "Traced"]
+__all__ = ["Tape", "Traced", "Values"]
 
 
 class Traced:
     """A number of a tape that is not known yet: the place of its value."""
 
-    __slots__ = ("key", "place", "tape")
+    __slots__ = ("place", "tape")
 
     def __init__(self, tape: Tape, place: int) -> None:
         self.tape, self.place = tape, place
-        self.key = (place,)  # so that it is not mistaken for a plain number
+
+    @property
+    def varies(self) -> int:
+        """The dimensions in which this number varies, as a bit mask; see `Tape.symbol`."""
+        return self.tape.varies[self.place]
 
     def __add__(self, other: Any) -> Any:
         return self.tape.record("add", self, other)
@@ -56,6 +61,23 @@ class Traced:
     def __truediv__(self, other: Any) -> Any:
         return self.tape.record("truediv", self, other)
 
+    def __rtruediv__(self, other: Any) -> Any:
+        return self.tape.record("truediv", other, self)
+
+    def __le__(self, other: Any) -> Any:
+        return self.tape.record("le", self, other)
+
+    def __lt__(self, other: Any) -> Any:
+        return self.tape.record("lt", self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.tape.record("lt", other, self)
+
+    def __and__(self, other: Any) -> Any:
+        return self.tape.record("and", self, other)
+
+    __rand__ = __and__
+
     def minimum(self, other: Any) -> Any:
         """The smaller of two numbers."""
         return self.tape.record("min", self, other)
@@ -64,88 +86,183 @@ class Traced:
         """The larger of two numbers."""
         return self.tape.record("max", self, other)
 
+    def ceil(self) -> Any:
+        """The least integer that is not smaller."""
+        return self.tape.record("ceil", self)
+
+    def choose(self, yes: Any, no: Any) -> Any:
+        """One of two numbers, by this condition."""
+        return self.tape.record("choose", self, yes, no)
+
 
 class Tape:
     """Symbols and operations, in the order in which they were first needed; equal operations are
     recorded once.
+
+    Steps are kept in columns of plain numbers: a search holds ten thousands of them, and Python's
+    collector would visit every container again and again.
     """
 
     def __init__(self) -> None:
         self.symbols: dict[str, Traced] = {}
-        self.steps: list[tuple[str, Any, Any]] = []
-        self._known: dict[tuple[str, Any, Any], Any] = {}
-        self._places: dict[int, int] = {}
-        self._straight: tuple[list[str], list[Any], list[tuple[Any, int, int]]] = ([], [], [])
+        self.operations: list[Callable[..., Any] | None] = []
+        """None: a symbol or a constant."""
+        self.operands: tuple[list[int], list[int], list[int]] = ([], [], [])
+        self.varies: list[int] = []
+        self.constants: dict[int, Any] = {}
+        self.names: dict[int, str] = {}
+        self._known: dict[int, int] = {}
+        self._called: dict[tuple[str, int], int] = {}
+        self._numbers: dict[tuple[type, Any], int] = {}
 
-    def symbol(self, name: str) -> Traced:
-        """The number that `run` is told under this name."""
+    def __len__(self) -> int:
+        return len(self.operations)
+
+    def symbol(self, name: str, varies: int = 0) -> Traced:
+        """The number that `run` is told under this name. `varies`: a bit for each dimension of the
+        array that it will be; 0 for a number.
+        """
         found = self.symbols.get(name)
         if found is None:
-            found = self.symbols[name] = Traced(self, len(self.steps))
-            self.steps.append(("symbol", name, None))
+            found = self.symbols[name] = Traced(self, self._step(None, 0, 0, 0))
+            self.names[found.place] = name
+            self.varies[found.place] = varies
         return found
 
-    def record(self, op: str, a: Any, b: Any) -> Any:
+    def _step(self, operation: Callable[..., Any] | None, a: int, b: int, c: int) -> int:
+        self.operations.append(operation)
+        first, second, third = self.operands
+        first.append(a)
+        second.append(b)
+        third.append(c)
+        varies = self.varies
+        varies.append(0 if operation is None else varies[a] | varies[b] | varies[c])
+        return len(first) - 1
+
+    def constant(self, value: Any) -> int:
+        """The place of a plain number."""
+        key = (type(value), value)
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = self._step(None, 0, 0, 0)
+            self.constants[found] = value
+        return found
+
+    def record(self, op: str, a: Any, b: Any = 0, c: Any = 0) -> Any:
         """The result of an operation on traced or plain numbers."""
-        x, y = (a.key if type(a) is Traced else a), (b.key if type(b) is Traced else b)
         if op == "mul":
-            if type(y) is int and y == 1:
+            if type(b) is int and b == 1:
                 return a
-            if type(x) is int and x == 1:
+            if type(a) is int and a == 1:
                 return b
         elif op == "add":
-            if type(y) is int and y == 0:
+            if type(b) is int and b == 0:
                 return a
-            if type(x) is int and x == 0:
+            if type(a) is int and a == 0:
                 return b
-        key = (op, x, y)
+        x = a.place if type(a) is Traced else self.constant(a)
+        y = b.place if type(b) is Traced else self.constant(b)
+        z = c.place if type(c) is Traced else self.constant(c) if op == "choose" else 0
+        return Traced(self, self.join(op, x, y, z))
+
+    def join(self, op: str, x: int, y: int, z: int = 0) -> int:
+        """The place of the result of an operation on what is at these places."""
+        number, operation, commutes = OPERATIONS[op]
+        if commutes and y < x:
+            x, y = y, x
+        key = ((number << 30 | x) << 30 | y) << 30 | z
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = Traced(self, len(self.steps))
-            self.steps.append(key)
+            found = self._known[key] = self._step(operation, x, y, z)
+        return found
+
+    def call(self, name: str, function: Callable[[Any], Any], x: int) -> int:
+        """The place of a function of one number; `name` stands for the function."""
+        key = name, x
+        found = self._called.get(key)
+        if found is None:
+            found = self._called[key] = self._step(lambda value, _: function(value), x, x, 0)
         return found
 
     def run(self, numbers: Mapping[str, Any], wanted: Sequence[Any]) -> list[Any]:
         """The wanted values, as the recorded code would compute them from these numbers."""
-        first, constants, line = self._line()
-        values = [numbers[name] for name in first]
-        values += constants
-        append = values.append
-        for operation, a, b in line:
-            append(operation(values[a], values[b]))
-        places = self._places
-        return [values[places[w.place]] if isinstance(w, Traced) else w for w in wanted]
-
-    def _line(self) -> tuple[list[str], list[Any], list[tuple[Any, int, int]]]:
-        """The symbols, the constants, and every operation with the places of its operands, when
-        the symbols and constants come first.
-        """
-        if len(self._places) == len(self.steps):
-            return self._straight
-        first, constants = list(self.symbols), list[Any]()
-        known: dict[tuple[type, Any], int] = {}
-        self._places = places = {t.place: n for n, t in enumerate(self.symbols.values())}
-        for op, *operands in self.steps:
-            for operand in operands if op != "symbol" else ():
-                if type(operand) is not tuple and (type(operand), operand) not in known:
-                    known[type(operand), operand] = len(first) + len(constants)
-                    constants.append(operand)
-        line: list[tuple[Any, int, int]] = []
-        start = len(first) + len(constants)
-        for n, (op, a, b) in enumerate(self.steps):
-            if op != "symbol":
-                places[n] = start + len(line)
-                x = places[a[0]] if type(a) is tuple else known[type(a), a]
-                y = places[b[0]] if type(b) is tuple else known[type(b), b]
-                line.append((OPERATIONS[op], x, y))
-        self._straight = first, constants, line
-        return self._straight
+        return Values(self, numbers.__getitem__).of(wanted)
 
 
-PLAIN = (int, float)
+KEPT_BYTES = 1 << 26
+"""What the values of one evaluation may hold in memory; beyond it, large ones are computed again
+for every form that needs them.
+"""
+SMALL_BYTES = 1024
 
 
-def _least(x: Any, y: Any) -> Any:
+class Values:
+    """The numbers of a tape at given values of its symbols; each is computed when first needed."""
+
+    def __init__(self, tape: Tape, number: Callable[[str], Any]) -> None:
+        self.tape, self._number = tape, number
+        self._values: list[Any] = []
+        self._held = 0
+
+    def of(self, wanted: Sequence[Any]) -> list[Any]:
+        """The values of traced or plain numbers."""
+        tape, values = self.tape, self._values
+        if len(values) < len(tape):
+            values += [None] * (len(tape) - len(values))
+        large: list[int] = []
+        for one in wanted:
+            if isinstance(one, Traced) and values[one.place] is None:
+                self._compute(one.place, large)
+        results = [values[w.place] if isinstance(w, Traced) else w for w in wanted]
+        if self._held > KEPT_BYTES:
+            for place in large:
+                self._held -= values[place].nbytes
+                values[place] = None
+        return results
+
+    def _compute(self, root: int, large: list[int]) -> None:
+        """Computes a value, its operands first; `large` is told of those that take much memory."""
+        values, operations = self._values, self.tape.operations
+        first, second, third = self.tape.operands
+        stack = [root]
+        while stack:
+            place = stack[-1]
+            operation = operations[place]
+            if operation is None:
+                found = self._leaf(place)
+            else:
+                x = values[first[place]]
+                if x is None:
+                    stack.append(first[place])
+                    continue
+                y = values[second[place]]
+                if y is None:
+                    stack.append(second[place])
+                    continue
+                if operation is choice:
+                    z = values[third[place]]
+                    if z is None:
+                        stack.append(third[place])
+                        continue
+                    found = choice(x, y, z)
+                else:
+                    found = operation(x, y)
+            values[place] = found
+            stack.pop()
+            if type(found) not in PLAIN and found.nbytes > SMALL_BYTES:
+                large.append(place)
+                self._held += found.nbytes
+
+    def _leaf(self, place: int) -> Any:
+        name = self.tape.names.get(place)
+        return self.tape.constants[place] if name is None else self._number(name)
+
+
+PLAIN = (int, float, bool)
+
+
+def least(x: Any, y: Any) -> Any:
+    """The smaller of two numbers or arrays."""
     if isinstance(x, PLAIN) and isinstance(y, PLAIN):
         return min(x, y)
     import numpy as np
@@ -153,7 +270,8 @@ def _least(x: Any, y: Any) -> Any:
     return np.minimum(x, y)
 
 
-def _most(x: Any, y: Any) -> Any:
+def most(x: Any, y: Any) -> Any:
+    """The larger of two numbers or arrays."""
     if isinstance(x, PLAIN) and isinstance(y, PLAIN):
         return max(x, y)
     import numpy as np
@@ -161,7 +279,41 @@ def _most(x: Any, y: Any) -> Any:
     return np.maximum(x, y)
 
 
-OPERATIONS = {
-    "mul": operator.mul, "add": operator.add, "sub": operator.sub, "min": _least, "max": _most,
-    "floordiv": operator.floordiv, "truediv": operator.truediv,
+def ceiling(x: Any, _: Any = None) -> Any:
+    """A number or an array rounded up."""
+    if isinstance(x, PLAIN):
+        return math.ceil(x)
+    import numpy as np
+
+    return np.ceil(x)
+
+
+def choice(condition: Any, yes: Any, no: Any) -> Any:
+    """One of two numbers or arrays."""
+    if isinstance(condition, bool):
+        return yes if condition else no
+    import numpy as np
+
+    return np.where(condition, yes, no)
+
+
+COMMUTATIVE = ("mul", "add", "min", "max", "and", "eq")
+_OPERATIONS: Mapping[str, Callable[..., Any]] = {
+    "mul": operator.mul, "add": operator.add, "sub": operator.sub, "min": least, "max": most,
+    "floordiv": operator.floordiv, "truediv": operator.truediv, "le": operator.le,
+    "lt": operator.lt, "eq": operator.eq, "and": operator.and_, "ceil": ceiling, "choose": choice,
 }  # fmt: skip
+
+
+class Operation(NamedTuple):
+    """A number that stands for it, what is done, and whether operands may change places."""
+
+    number: int
+    apply: Callable[..., Any]
+    commutes: bool
+
+
+OPERATIONS = {
+    name: Operation(number, apply, name in COMMUTATIVE)
+    for number, (name, apply) in enumerate(_OPERATIONS.items())
+}

@@ -2,16 +2,17 @@
 
 In: plans. Out: for each a function of its sGraph's inputs that returns its outputs, or a sentence
 that says why there is none. Kernels of all plans are compiled together, in parallel, and each only
-once; a plan whose kernel does not compile or does not fit the device is refused alone. Emission of
-library calls and of blocked lax needs no compiler of ours.
+once; a plan whose kernel does not compile or does not fit the device is refused alone. The first
+kernel is compiled while the next is emitted, and the first plan may be run while others are being
+compiled. Emission of library calls and of blocked lax needs no compiler of ours.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prism_jax.device import Device
@@ -35,17 +36,26 @@ class Builder:
     device: Device
     workers: int = max(1, (os.cpu_count() or 2))
 
-    def functions(self, plans: Sequence[Plan], deadline: float) -> list[Built | str]:
-        """Each plan as a function, or why not. Nothing new is compiled after `deadline`
-        (`time.monotonic()`).
+    def functions(self, plans: Sequence[Plan], deadline: float) -> Iterator[Built | str]:
+        """Each plan as a function, or why not, as soon as it and those before it are there. Nothing
+        new is compiled after `deadline` (`time.monotonic()`).
         """
-        emitted = [self._kernels(plan) for plan in plans]
-        sources = [k.source for kernels in emitted if not isinstance(kernels, str) for k in kernels]
-        compiled = self._compile(sources, deadline)
-        return [
-            kernels if isinstance(kernels, str) else self._build(plan, kernels, compiled)
-            for plan, kernels in zip(plans, emitted, strict=True)
-        ]
+        emitted: list[Sequence[EmittedKernel] | str] = []
+
+        def sources() -> Iterator[KernelSource]:
+            for plan in plans:
+                kernels = self._kernels(plan)
+                emitted.append(kernels)
+                yield from () if isinstance(kernels, str) else (k.source for k in kernels)
+
+        compiled = self._compile(sources(), deadline)
+        first = list(itertools.islice(compiled, 1))  # now everything is emitted
+        compiled = itertools.chain(first, compiled)
+        for plan, kernels in zip(plans, emitted, strict=True):
+            if isinstance(kernels, str):
+                yield kernels
+            else:
+                yield self._build(plan, kernels, list(itertools.islice(compiled, len(kernels))))
 
     def _kernels(self, plan: Plan) -> Sequence[EmittedKernel] | str:
         if plan.backend != "triton":
@@ -55,27 +65,32 @@ class Builder:
         except (ValueError, NotImplementedError) as error:
             return f"not emitted: {error}"
 
-    def _compile(
-        self, sources: Sequence[KernelSource], deadline: float
-    ) -> Mapping[str, Binary | str]:
-        capability = self.device.compute_capability
+    def _compile(self, sources: Iterable[KernelSource], deadline: float) -> Iterator[Binary | str]:
+        """The binary of each source, in order, or why there is none."""
+        asked: list[KernelSource] = []
+
+        def new() -> Iterator[KernelSource]:
+            for source in sources:
+                asked.append(source)
+                if self._known(source) is None:
+                    yield source
+
+        given = 0
+        for source, result in toolchain.compile_each(
+            new(), self.device.compute_capability, workers=self.workers, deadline=deadline
+        ):
+            if not (isinstance(result, toolchain.CompileError) and result.late):
+                with _lock:
+                    _binaries[source.digest, self.device.compute_capability] = self._checked(result)
+            while given < len(asked) and (binary := self._known(asked[given])) is not None:
+                yield binary
+                given += 1
+        for source in asked[given:]:
+            yield self._known(source) or "not compiled: no time left"
+
+    def _known(self, source: KernelSource) -> Binary | str | None:
         with _lock:
-            known = {
-                s.digest: _binaries[s.digest, capability]
-                for s in sources
-                if (s.digest, capability) in _binaries
-            }
-        new = [s for s in dict.fromkeys(sources) if s.digest not in known]
-        if new and time.monotonic() < deadline:
-            results = toolchain.compile_many(
-                new, capability, workers=self.workers, deadline=deadline
-            )
-            for source, result in zip(new, results, strict=True):
-                if not (isinstance(result, toolchain.CompileError) and result.late):
-                    known[source.digest] = self._checked(result)
-        with _lock:
-            _binaries.update({(digest, capability): result for digest, result in known.items()})
-        return {s.digest: known.get(s.digest, "not compiled: no time left") for s in sources}
+            return _binaries.get((source.digest, self.device.compute_capability))
 
     def _checked(self, result: Binary | toolchain.CompileError) -> Binary | str:
         if isinstance(result, toolchain.CompileError):
@@ -83,7 +98,7 @@ class Builder:
         return toolchain.fits(result, self.device) or result
 
     def _build(
-        self, plan: Plan, kernels: Sequence[EmittedKernel], compiled: Mapping[str, Binary | str]
+        self, plan: Plan, kernels: Sequence[EmittedKernel], compiled: Sequence[Binary | str]
     ) -> Built | str:
         shared = {
             t.name
@@ -92,8 +107,7 @@ class Builder:
             if any(isinstance(s, str) for s in t.shape)
         }
         launches: list[Launch] = []
-        for kernel in kernels:
-            binary = compiled[kernel.source.digest]
+        for kernel, binary in zip(kernels, compiled, strict=True):
             if isinstance(binary, str):
                 return binary
             partial = tuple(t.name for t in kernel.results if t.name in shared)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -29,6 +30,7 @@ from prism_jax.options import Options, cache_folder
 if TYPE_CHECKING:
     from prism_jax.explore import SearchResult
     from prism_jax.instantiate.plan import Plan
+    from prism_jax.ir.sgraph import SGraph
     from prism_jax.launch.assemble import Built
     from prism_jax.measure.pairs import Comparison, Pairs
 
@@ -122,17 +124,30 @@ def choose(region: Any, found: SearchResult, device: Target, options: Options) -
     from prism_jax.measure.pairs import Pairs
 
     program, row, reference = region.program, device.row_for(options), _reference(region)
+    preparing: list[Future[Any]] = []
 
     @functools.cache
     def pairs() -> Pairs:
         return Pairs(reference, random_inputs(program.inputs))
 
+    def prepare(expected_s: float) -> None:
+        preparing.append(compat.begin(lambda: pairs().prepare(expected_s)))
+
     def pair(_: Function, candidate: Function) -> Comparison:
+        wait(preparing)
         return pairs().against(candidate)
 
-    check = functools.partial(_check, region, device.name, options)
-    clock = kernel_clock if row.kind == "gpu" else host_clock
-    judge, builder = instantiate.Judge(clock, pair, check), cast(Any, Builder(row))
+    def device_clock(
+        functions: Sequence[Function], sgraph: SGraph, deadline: float
+    ) -> list[float | str]:
+        # Nothing is timed while XLA compiles the reference: it may be trying kernels itself.
+        wait(preparing, max(0.0, deadline - time.monotonic()))
+        return kernel_clock(functions, sgraph, deadline)
+
+    check = functools.partial(_check, region, device.name, options, reference)
+    clock = device_clock if row.kind == "gpu" else host_clock
+    judge = instantiate.Judge(clock, pair, check, prepare)
+    builder = cast(Any, Builder(row))
     choice = instantiate.Choice(program, found, row, options, builder, reference, judge)
     if options.tune == "off":
         return compat.aside(choice.run)
@@ -160,7 +175,8 @@ def rebuild(region: Any, plan: Plan, device: Target, options: Options) -> Built 
         [built] = Builder(device.row).functions([plan], deadline)
         if isinstance(built, str):
             return built
-        accepted, _, reason, _ = _check(region, device.name, options, plan, built)
+        reference = _reference(region)
+        accepted, _, reason, _ = _check(region, device.name, options, reference, plan, built)
         return built if accepted else reason
 
     return compat.aside(run)
@@ -174,15 +190,18 @@ def _reference(region: Any) -> Function:
 
 
 def _check(
-    region: Any, device: str, options: Options, plan: Plan, function: Function
+    region: Any, device: str, options: Options, reference: Function, plan: Plan, function: Function
 ) -> tuple[bool, float, str, object]:
+    """Whether a plan passes the checker. `jax.jit` compiles one function only once, whoever asks:
+    `reference` and `function` are those that were timed.
+    """
     from prism_jax import verify
 
     evidence = verify.verify(
         region.program,
         plan.sgraph,
         plan.numbers,
-        jax.jit(_reference(region)),
+        jax.jit(reference),
         jax.jit(function),
         accuracy=options.accuracy,
         device=device,

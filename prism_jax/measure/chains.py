@@ -34,7 +34,8 @@ from prism_jax import compat
 from prism_jax.emit.binary import TRITON_TYPES, KernelSource, pointer_type
 
 __all__ = [
-    "Chain", "NoChainError", "gain", "gather_source", "lengths", "own", "per_call", "split_source",
+    "Chain", "NoChainError", "Program", "gain", "gather_source", "lengths", "own", "per_call",
+    "split_source", "warmed",
 ]  # fmt: skip
 
 BLOCK = 1024
@@ -52,6 +53,29 @@ Kernel = Callable[..., Sequence[Any]]
 
 class NoChainError(Exception):
     """No chain can be made of a function; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A jitted function with its arguments."""
+
+    function: Any
+    args: tuple[Any, ...]
+
+    def compile(self) -> None:
+        """Compiles it without running it; a call then finds it compiled."""
+        self.function.lower(*self.args).compile()
+
+    def __call__(self) -> Any:
+        """Runs it; not waited for."""
+        return self.function(*self.args)
+
+
+def warmed(programs: tuple[Program, Program]) -> tuple[Program, Program]:
+    """The programs, each run twice: compiled, and captured if XLA does."""
+    for program in (*programs, *programs):
+        jax.block_until_ready(program())
+    return programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +131,8 @@ class Chain:
         shared = tuple(None if p in cut else leaf for p, leaf in enumerate(leaves))
         return Chain(treedef, shared, stacks, short, most)
 
-    def run(self, function: Callable[..., Any], count: int) -> Callable[[], jax.Array]:
-        """`count` calls as one compiled program: an element of each result, as float32."""
+    def run(self, function: Callable[..., Any], count: int) -> Program:
+        """`count` calls as one program: an element of each result, as float32."""
         positions = [p for p, _ in self.stacks]
 
         def chained(stacks: Sequence[jax.Array], shared: Sequence[Any]) -> jax.Array:
@@ -123,15 +147,15 @@ class Chain:
                 outputs.append(function(*jax.tree.unflatten(self.treedef, leaves)))
             return gathered([o for o in jax.tree.leaves(outputs) if o.size])
 
-        program, stacks = jax.jit(chained), [stack for _, stack in self.stacks]
-        return lambda: program(stacks, self.shared)
+        return Program(jax.jit(chained), ([stack for _, stack in self.stacks], self.shared))
 
-    def runs(self, function: Callable[..., Any]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    def programs(self, function: Callable[..., Any]) -> tuple[Program, Program]:
+        """The short and the long program."""
+        return self.run(function, self.short), self.run(function, self.long)
+
+    def runs(self, function: Callable[..., Any]) -> tuple[Program, Program]:
         """The short and the long program, each run twice: compiled, and captured if XLA does."""
-        both = self.run(function, self.short), self.run(function, self.long)
-        for run in (*both, *both):
-            jax.block_until_ready(run())
-        return both
+        return warmed(self.programs(function))
 
     def time_us(self, function: Callable[..., Any], repetitions: int) -> float:
         """Microseconds of one call, from medians; below zero where the clock cannot tell."""

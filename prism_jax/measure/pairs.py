@@ -18,14 +18,17 @@ candidates it meets; nothing is timed that did not finish once before.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
+from prism_jax import compat
 from prism_jax.emit.compile import CompileError
 from prism_jax.measure import chains, timing
+from prism_jax.measure.chains import Program
 from prism_jax.measure.device_time import device_time
 
 Function = Callable[..., Any]
@@ -38,6 +41,10 @@ SHARE, MOST_BYTES = 0.25, 2 * 2**30
 SECONDS, PAIRS = 0.4, (9, 60)
 #: Calls of one profile.
 ITERATIONS = 11
+
+
+#: How it shows that something cannot be chained.
+FAILURES = chains.NoChainError, jax.errors.JaxRuntimeError, CompileError
 
 
 class Comparison(NamedTuple):
@@ -66,7 +73,19 @@ class Pairs:
         self._single = jax.jit(reference)
         self._device_s: float | None = None
         self._chain: chains.Chain | None = None
-        self._runs: tuple[Callable[[], Any], Callable[[], Any]] | None = None
+        self._runs: tuple[Program, Program] | None = None
+
+    def prepare(self, expected_s: float) -> None:
+        """Compiles the reference for a GPU without running it. What fails here fails again where it
+        is needed.
+
+        Args:
+          expected_s: seconds that a call of it is expected to take.
+        """
+        if jax.default_backend() == "gpu":
+            runs = self._chained_reference() if expected_s <= LONG_SECONDS else None
+            with contextlib.suppress(*FAILURES):
+                _compile([Program(self._single, self._args), *(runs or ())])
 
     def against(self, candidate: Function) -> Comparison:
         """The reference and `candidate`, interleaved. Raises what running either raises."""
@@ -82,34 +101,51 @@ class Pairs:
         """By kernel durations, unless chains or single calls say that the candidate is slower."""
         if self._device_s is None:
             self._device_s = device_time(self._single, self._args, ITERATIONS).median_us * 1e-6
-            self._chain = self._chains()
+            self._start_chains(self._device_s)
         jitted = jax.jit(candidate)
+        chained = self._chain.programs(jitted) if self._chain is not None else None
+        _compile([Program(jitted, self._args), *(chained or ())])
         seconds = device_time(jitted, self._args, ITERATIONS).median_us * 1e-6
         low = high = self._device_s / seconds
-        low, high = self._chained(jitted, low)
+        low, high = self._chained(low, chained)
         if low > 1.0:
             alone = self._alone(jitted)
             low = low if alone >= 1.0 else alone
         return Comparison(self._device_s, seconds, low, high)
 
-    def _chains(self) -> chains.Chain | None:
-        """What short calls are chained with; None for long ones, which are timed as they are, and
-        where the reference itself cannot be chained: that says nothing about any candidate.
+    def _chained_reference(self) -> tuple[Program, Program] | None:
+        """The reference's two chains, with what candidates are chained with; None where the
+        reference itself cannot be chained: that says nothing about any candidate.
         """
-        if self._device_s is None or self._device_s > LONG_SECONDS:
-            return None
-        try:
-            chain = chains.Chain.of(self._single, self._args, CALLS, _memory())
-            self._runs = chain.runs(self._single)
-        except (chains.NoChainError, jax.errors.JaxRuntimeError, CompileError):
-            return None
-        return chain
+        if self._chain is None:
+            try:
+                self._chain = chains.Chain.of(self._single, self._args, CALLS, _memory())
+                self._runs = self._chain.programs(self._single)
+            except FAILURES:
+                self._chain = self._runs = None
+        return self._runs
 
-    def _chained(self, candidate: Function, ratio: float) -> tuple[float, float]:
+    def _start_chains(self, seconds: float) -> None:
+        """Runs the reference's chains, so that they can be timed. Long calls are timed as they are:
+        then there are none.
+        """
+        runs = self._chained_reference() if seconds <= LONG_SECONDS else None
+        try:
+            if runs is not None:
+                _compile(runs)
+                chains.warmed(runs)
+        except FAILURES:
+            runs = None
+        if runs is None:
+            self._chain = self._runs = None
+
+    def _chained(
+        self, ratio: float, programs: tuple[Program, Program] | None
+    ) -> tuple[float, float]:
         """The interval of reference / candidate after the chains' veto on `ratio`."""
-        if self._chain is None or self._runs is None:
+        if programs is None or self._runs is None:
             return ratio, ratio
-        other = self._chain.runs(candidate)
+        other = chains.warmed(programs)
         veto, _, high = chains.gain(self._runs, other, seconds=self._seconds, pairs=PAIRS)
         low = ratio if veto >= 1.0 else min(ratio, veto)
         return low, max(ratio, high) if math.isfinite(high) else ratio
@@ -139,6 +175,12 @@ def pair(
       seconds: how long to sample, compilation not counted.
     """
     return Pairs(reference, args, seconds=seconds).against(candidate)
+
+
+def _compile(programs: Sequence[Program]) -> None:
+    """Compiles all at once: XLA uses few processors for one. Raises what compiling one raises."""
+    for compiled in [compat.begin(program.compile) for program in programs]:
+        compiled.result()
 
 
 def _memory() -> int:

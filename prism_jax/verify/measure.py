@@ -14,8 +14,9 @@ the row's largest value; in float32 (2^-23) and float64 (2^-52) long sums domina
 carries the contract and the floor only covers rows that the reference happens to hit exactly. A
 float64 program has an oracle no better than itself, so that there err(r, o) is how far two orders
 of the same sums are apart, which is what the candidate may be off by, too. XLA
-flushes subnormal float32 and bfloat16 results to zero, so there the floor is at least the smallest
-normal number; float16 and float64 keep theirs.
+flushes subnormal float32 and bfloat16 results to zero: what stands next to zero there is the
+smallest normal number, which therefore is the least an ulp can be, and two values that are flushed
+at different steps may be a few of them apart. float16 and float64 keep their subnormal numbers.
 
 >>> o = np.array([[1.0, 2.0]])
 >>> worst = rows(o, o, o + [[0.0, 1e-6]], "float32", accuracy=2.0).ratio.max()
@@ -70,7 +71,7 @@ def floor(o: Array, dtype: str) -> Array:
         exponent = np.floor(np.log2(np.maximum(top, float(info.smallest_normal))))
     ulp = np.exp2(exponent) * float(info.eps)
     least = float(info.smallest_normal) if dtype in _FLUSHED else 0.0
-    return np.maximum(ULPS * ulp, least)
+    return ULPS * np.maximum(ulp, least)
 
 
 def rows(o: Array, r: Array, c: Array, dtype: str, accuracy: float) -> Rows:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import struct
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_jax.cache import entry as room
+from prism_jax.cache import manage, plans
 from prism_jax.cache.data import ForeignError, pack, unpack
 from prism_jax.cache.entry import BadEntryError, Entry, decode, encode
+from prism_jax.cache.key import Key, key
+from prism_jax.cache.store import Store
+from prism_jax.emit import binary
 from prism_jax.emit.binary import Binary
 from prism_jax.instantiate.plan import Schedule
+from prism_jax.options import Options
 from prism_jax.report import CandidateRow, RegionReport
+from tests.cache import examples
 
 SECRET = b"a key of twenty bytes"
 JSON = st.recursive(
@@ -117,7 +128,6 @@ def test_well_sealed_nonsense_is_refused(payload: bytes) -> None:
 def test_nothing_is_ever_unpickled() -> None:
     """No file of the cache imports a module that makes objects, or code, of bytes."""
     import ast
-    from pathlib import Path
 
     folder = Path(room.__file__).parent
     for path in folder.glob("*.py"):
@@ -186,3 +196,84 @@ def test_any_data_is_a_value_or_foreign(data: Any) -> None:
         except ForeignError:
             continue
         assert isinstance(data, dict)
+
+
+# -- malice ----------------------------------------------------------------------------------------
+
+PLANNED = key(examples.region().program.digest, examples.TARGET.identity, Options())
+
+
+@functools.cache
+def kept_entry() -> Entry:
+    program, options = examples.region().program, Options()
+    return plans.entry(PLANNED, program, examples.decision("triton"), options)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in JSON types, as a path of keys and positions."""
+    yield path
+    if isinstance(value, dict | list):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(item, (*path, name))
+
+
+ODD = [None, True, -1, 0, 10**30, 1e308, float("inf"), float("nan"), "", "x" * 1000, [], {}, [[]],
+       {"float": "nan"}, "kernel", "%9", "sum{" * 50, "(" * 2000, [1] * 10]  # fmt: skip
+
+
+@given(st.data())
+def test_a_valid_checksum_over_anything_else_is_foreign_or_a_plan(data: st.DataObject) -> None:
+    """Where entries are not signed, whoever may write can seal what he likes: a value of another
+    type, or a plan's text with other letters in it. Nothing but `ForeignError` comes of it, or
+    what the report and the commands can show.
+    """
+    values = json.loads(json.dumps(dict(kept_entry().values)))
+    path = data.draw(st.sampled_from([p for p in places(values) if p and p[0] != "key"]))
+    holder = functools.reduce(lambda value, step: value[step], path[:-1], values)
+    old = holder[path[-1]]
+    if isinstance(old, str) and old and data.draw(st.booleans()):
+        at = data.draw(st.integers(0, len(old)))
+        cut = data.draw(st.integers(0, 5))
+        holder[path[-1]] = old[:at] + data.draw(st.text(max_size=5)) + old[at + cut :]
+    else:
+        holder[path[-1]] = data.draw(st.sampled_from(ODD))
+    try:
+        found = plans.kept(decode(encode(Entry(values, kept_entry().blobs))))
+        if found.plan is not None:
+            plans.fits(found.plan, examples.region().program)
+            assert found.plan.digest == found.digest
+    except (BadEntryError, ForeignError):
+        return
+    assert str(found.report)
+
+
+def test_a_kernel_that_unpacks_without_end_is_refused() -> None:
+    """A megabyte of packed zeros is a gigabyte; unpacking stops where no kernel can be so large."""
+    endless = zlib.compress(bytes(binary.MOST_BYTES + 1))
+    assert len(endless) < 2**17
+    tracemalloc.start()
+    try:
+        for data in (endless, endless[:-9], zlib.compress(b"x") + b"more", b""):
+            with pytest.raises(ValueError, match="not a packed kernel"):
+                Binary.unpack(bytes(32) + data)
+        assert tracemalloc.get_traced_memory()[1] < 3 * binary.MOST_BYTES
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(ForeignError):
+        unpack(Binary, 0, [bytes(32) + endless])
+
+
+@pytest.mark.parametrize("odd", [None, [], "x", 3, {"name": [1]}, {"plan": {}}])
+def test_commands_show_what_other_versions_may_have_written(odd: Any, tmp_path: Path) -> None:
+    """Types are only known of this version's entries."""
+    options = Options(cache="on", cache_dir=str(tmp_path))
+    store = Store(tmp_path)
+    for device in ({}, "a name", None, [1]):
+        parts = {**PLANNED.parts, "sources": "another version's", "device": device}
+        store.write(Key(parts).name, Entry({"key": parts, "report": odd}))
+    rows = manage.entries(options)
+    assert len(rows) == 4
+    assert all(row.good and row.stale for row in rows)
+    assert all(str(row) for row in rows)
+    assert manage.verify(options) == {}
+    assert len(manage.prune(stale=True, options=options)) == 4

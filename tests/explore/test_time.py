@@ -108,7 +108,8 @@ def test_a_transformer_block() -> None:
 def test_search_for_any_device(name: str) -> None:
     """No accelerator is there: sGraphs, statistics, why it stopped and a certificate."""
     small = shapes(1, 64, 32, 2)[0], jax.ShapeDtypeStruct((32, 16), jnp.bfloat16)
-    [result] = prism.search(lambda x, w: jax.nn.softmax(norm(x) @ w, -1), *small, device=name)
+    with prism.options(search_seconds=600.0):
+        [result] = prism.search(lambda x, w: jax.nn.softmax(norm(x) @ w, -1), *small, device=name)
     assert result.stop == "complete"
     assert result.sgraphs
     assert result.statistics["structures"] > 0

@@ -53,6 +53,7 @@ class Tuned:
 
     def __init__(self, candidate: Any, row: Any) -> None:
         self.candidate, self.row, self.seconds = candidate, row, candidate.estimate
+        self.whole = candidate.kernels == len(candidate.sgraph.nodes)
 
     def refine(self, *_: Any) -> None:
         pass
@@ -251,6 +252,39 @@ def test_where_the_time_goes_is_known_while_it_goes(monkeypatch: pytest.MonkeyPa
     assert dict(mine.so_far()) == {"compile": 4.0, "measure": 1.0, "verify": 1.0}
     compiled[0] += 50.0  # by others
     assert dict(mine.so_far()) == {"compile": 4.0, "measure": 1.0, "verify": 1.0}
+
+
+def test_what_goes_on_at_the_same_time_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring beside compiling is hidden by it; the kinds add up to the time that passes."""
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(spent.compat, "compile_seconds", lambda: 0.0)
+    mine = spent.Spent()
+    began, go = threading.Event(), threading.Event()
+
+    def measure() -> None:
+        began.set()
+        assert go.wait(20.0)
+
+    class Compiler:
+        def functions(self, plans: Any, deadline: float) -> Any:
+            clock.now += 1.0
+            yield "first"
+            beside.start()
+            assert began.wait(20.0)
+            clock.now += 2.0
+            yield "second"
+
+    beside = threading.Thread(target=mine.timed("measure", measure))
+    made = mine.emitter(Compiler()).functions([], 0.0)
+    assert next(iter(made)) == "first"
+    clock.now += 10.0  # nothing of either goes on
+    assert list(made) == ["second"]
+    assert dict(mine.so_far()) == {"compile": 3.0, "measure": 0.0, "verify": 0.0}
+    clock.now += 4.0
+    go.set()
+    beside.join(20.0)
+    clock.now += 5.0
+    assert dict(mine.so_far()) == {"compile": 3.0, "measure": 4.0, "verify": 0.0}
 
 
 @pytest.mark.parametrize("budget", [0.5, 2.0, 4.0])

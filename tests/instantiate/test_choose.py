@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from prism_jax import device
 from prism_jax.explore import Form, SearchResult, search
 from prism_jax.extract import lift
-from prism_jax.instantiate import Judge, Outcome, Plan, Schedule, choose
+from prism_jax.instantiate import Judge, Outcome, Plan, Schedule, choice, choose, tune
 from prism_jax.instantiate.rank import Ranking
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import SGraph
@@ -134,6 +135,35 @@ def test_without_tuning_nothing_is_measured(searched: tuple[Program, SearchResul
     assert not any(row.measured for row in outcome.tried)
 
 
+def test_without_tuning_the_ranking_decides(searched: tuple[Program, SearchResult]) -> None:
+    """Its first sizes and schedule of each kernel; the search's own, where those do not compile."""
+    program, result = searched
+    ours = [c for c in result.candidates if c.kernels == len(c.sgraph.nodes) > 0]
+    candidate = next(c for c in ours if len(choice._untuned(c, H100, "triton")) > 1)
+    own = next(c for c in result.candidates if c.why == "XLA")
+    slow = dataclasses.replace(own, estimate=100.0 * candidate.estimate)
+    only = dataclasses.replace(result, candidates=(slow, candidate))
+
+    bench = Bench(lambda plan: 0.5)
+    outcome = bench.choose((program, only), tune="off")
+    assert outcome.plan is not None
+    kernels, sizes = candidate.sgraph.kernels, dict(candidate.sizes)
+    shared = {s: n for s, n in sizes.items() if sum(s in k.symbols for k in kernels) > 1}
+    chosen = dict(outcome.plan.sizes)
+    for kernel, schedule in zip(kernels, outcome.plan.schedules, strict=True):
+        mine = {s: n for s, n in shared.items() if s in kernel.symbols}
+        ((_, best, how),) = Ranking(kernel, H100, mine).first(1)
+        assert {s: chosen[s] for s in kernel.symbols} == dict(best)
+        assert schedule == how
+
+    first = outcome.plan
+    second = Bench(lambda plan: "no" if plan == first else 0.5)
+    outcome = second.choose((program, only), tune="off")
+    assert outcome.plan is not None
+    assert outcome.plan.sizes == candidate.sizes
+    assert [row.refused for row in outcome.tried if row.plan == first] == ["does not compile"]
+
+
 def test_no_time_leaves_the_reference(searched: tuple[Program, SearchResult]) -> None:
     outcome = Bench(lambda plan: 0.5).choose(searched, tune_seconds=0)
     assert outcome.plan is None
@@ -185,3 +215,46 @@ def test_a_plan_refused_for_tf32_is_tried_in_three_passes() -> None:
     assert right(outcome.plan)
     refused = [row for row in outcome.tried if row.refused == "too inaccurate"]
     assert not any(right(row.plan) for row in refused)
+
+
+def test_what_first_tries_show_to_be_slower_is_neither_improved_nor_compared(
+    searched: tuple[Program, SearchResult],
+) -> None:
+    """Kernels that took longer than the plan chosen, or than XLA's version, cost no more time."""
+    compared: list[Plan] = []
+
+    class Watch(Bench):
+        def pair(self, reference: Any, plan: Any) -> tuple[float, float, float, float]:
+            compared.append(plan)
+            return super().pair(reference, plan)
+
+    def by_structure(fast: float, slow: float) -> Callable[[Plan], float]:
+        """Seconds of a kernel: the only one of a structure, and of the others."""
+        names = (tune.alone(one.kernels[0], one).digest, one.digest)
+
+        def seconds(plan: Plan) -> float:
+            kernels = len(plan.sgraph.kernels)
+            mixed = kernels < len(plan.sgraph.nodes)
+            return 9.0 if mixed else fast if plan.sgraph.digest in names else slow * kernels
+
+        return seconds
+
+    whole = [c.sgraph for c in searched[1].candidates if c.kernels == len(c.sgraph.nodes) > 0]
+    one = next(graph for graph in whole if len(graph.kernels) == 1)
+    several = next(graph for graph in whole if len(graph.kernels) > 1)
+
+    chosen = Watch(by_structure(0.5, 0.6)).choose(searched)
+    assert chosen.plan is not None
+    assert len(chosen.plan.sgraph.kernels) == 1
+    assert [len(plan.sgraph.kernels) for plan in compared] == [1] * len(compared)
+    said = [row.refused or "" for row in chosen.tried]
+    assert any(s.startswith("its kernels took") for s in said)
+
+    compared.clear()
+    slow = Watch(lambda plan: 1.2).choose(searched)
+    assert slow.plan is None
+    measured = [plan for plan in compared if len(plan.sgraph.kernels) == len(plan.sgraph.nodes)]
+    assert len(measured) == 1  # which tells what XLA's takes; of mixed ones, only the model knows
+    compared.clear()  # what is as fast within what tuning may gain is compared
+    Watch(by_structure(0.5, 0.51 / len(several.kernels))).choose(searched)
+    assert {one.digest, several.digest} <= {plan.sgraph.digest for plan in compared}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from prism_jax.emit.binary import KernelSource
 from prism_jax.explore import Candidate, Form, search
 from prism_jax.extract import lift
 from prism_jax.instantiate import Judge, Plan, choose, tune
+from prism_jax.instantiate.rank import Ranking
 from prism_jax.instantiate.tune import Trials
 from prism_jax.ir.sgraph import SGraph
 from prism_jax.launch import build
@@ -44,7 +46,7 @@ class Compiler:
     def __init__(self, most: int) -> None:
         self.most, self.asked = most, list[Plan]()
 
-    def functions(self, plans: Sequence[Plan], deadline: float) -> list[Any]:
+    def functions(self, plans: Sequence[Plan], deadline: float) -> Iterable[Any]:
         self.asked += plans
         return [p if n < self.most else "not compiled: no time left" for n, p in enumerate(plans)]
 
@@ -73,13 +75,58 @@ def test_compiling_leaves_time_to_measure(candidate: Candidate) -> None:
     deadlines: list[float] = []
 
     class Watch(Compiler):
-        def functions(self, plans: Sequence[Plan], deadline: float) -> list[Any]:
+        def functions(self, plans: Sequence[Plan], deadline: float) -> Iterable[Any]:
             deadlines.append(deadline)
             return super().functions(plans, deadline)
 
     end = soon()
     tuned(candidate, H100, Watch(10), clock, end, Trials())
     assert all(deadline < end - 20.0 for deadline in deadlines)
+
+
+def test_measuring_does_not_wait_for_the_last_kernel(candidate: Candidate) -> None:
+    """What is compiled is timed while the next is being compiled; who tried what stays in order."""
+    timed, early = threading.Event(), list[bool]()
+    lock, at_once = threading.Lock(), [0]
+
+    class Slow(Compiler):
+        def functions(self, plans: Sequence[Plan], deadline: float) -> Iterator[Any]:
+            self.asked += plans
+            for n, plan in enumerate(plans):
+                if n == len(plans) - 1:
+                    early.append(timed.wait(20.0))
+                yield plan
+
+    def watching(functions: Sequence[Any], sgraph: SGraph, deadline: float) -> list[float | str]:
+        with lock:
+            at_once[0] += 1
+            assert at_once[0] == 1, "two are timed at once"
+        timed.set()
+        names = {kernel.name for plan in functions for kernel in plan.sgraph.kernels}
+        assert names == {kernel.name for kernel in sgraph.kernels}
+        time.sleep(0.01)
+        with lock:
+            at_once[0] -= 1
+        return [1.0 + n for n in range(len(functions))]
+
+    trials = Trials()
+    compiler = Slow(10**6)
+    (tuning,) = tune.survey([candidate], H100, compiler, watching, soon(), trials)
+    assert early == [True]
+    assert trials.measured == trials.compiled == len(compiler.asked) == len(trials.rows)
+    expected = {name: 0.0 for name, *_ in trials.rows}
+    for name, *_, seconds in trials.rows:  # a kernel's tries in their order, kernel after kernel
+        assert seconds in (1.0, expected[name] + 1.0)
+        expected[name] = seconds
+    assert tuning.seconds == len(candidate.sgraph.kernels)
+
+
+def test_a_clock_that_fails_is_an_error(candidate: Candidate) -> None:
+    def broken(functions: Sequence[Any], sgraph: SGraph, deadline: float) -> list[float | str]:
+        raise RuntimeError("no clock")
+
+    with pytest.raises(RuntimeError, match="no clock"):
+        tune.survey([candidate], H100, Compiler(10**6), broken, soon(), Trials())
 
 
 def test_many_kernels_share_the_tries(
@@ -89,7 +136,7 @@ def test_many_kernels_share_the_tries(
     choices = len(tune._shared_values(candidate.sgraph, dict(candidate.sizes)))
     studies = choices * len(candidate.sgraph.kernels)
     asked: list[int] = []
-    for each in (1, tune.LEAST_FIRST + 2, 10**3):
+    for each in (1, tune.LEAST_FIRST + 1, 10**3):
         monkeypatch.setattr(tune, "ALL_FIRST", each * studies)
         compiler = Compiler(10**6)
         tuned(candidate, H100, compiler, clock, soon(), Trials())
@@ -114,8 +161,44 @@ def test_what_had_no_time_may_compile_later() -> None:
     builder = build.Builder(H100, workers=1)
     toolchain.close_workers()
     hurry = time.monotonic() + 0.02  # time to begin, none to end: no worker starts so fast
-    assert builder._compile([source], hurry) == {source.digest: "not compiled: no time left"}
-    assert not isinstance(builder._compile([source], soon())[source.digest], str)
+    assert list(builder._compile([source], hurry)) == ["not compiled: no time left"]
+    (binary,) = builder._compile([source], soon())
+    assert not isinstance(binary, str)
+
+
+def test_plans_are_built_while_others_are_being_compiled(
+    candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, equal kernels once; what is known already is not compiled again."""
+    compiled: list[str] = []
+
+    def compile_each(sources: Iterable[KernelSource], *_: Any, **__: Any) -> Iterator[Any]:
+        for source in dict.fromkeys(sources):
+            compiled.append(source.name)
+            yield source, toolchain.CompileError(source.name, f"number {len(compiled)}")
+
+    monkeypatch.setattr(toolchain, "compile_each", compile_each)
+    monkeypatch.setattr(build, "_binaries", {})
+    kernels = [tune.alone(kernel, candidate.sgraph) for kernel in candidate.sgraph.kernels]
+    plans = [
+        Plan(one, "triton", "H100", attempt[1], (attempt[2],))
+        for one in kernels
+        for attempt in [Ranking(one.kernels[0], H100, {}).first(1)[0]]
+    ]
+    assert len(plans) > 1
+    builder = build.Builder(H100, workers=1)
+    functions = builder.functions([plans[0], *plans], soon())
+    said = f"kernel {plans[0].sgraph.name} does not compile: number 1"
+    assert [next(functions), next(functions)] == [said, said]
+    assert len(compiled) == 1
+    assert len(list(functions)) == len(plans) - 1
+    assert compiled == [plan.sgraph.name for plan in plans]
+    whole = Plan(candidate.sgraph, "triton", "H100", candidate.sizes, ())
+    library = Plan(candidate.sgraph, "jnp", "H100", candidate.sizes)
+    unable = list(builder.functions([library, plans[-1], whole, plans[0]], soon()))
+    assert unable[1] == f"kernel {plans[-1].sgraph.name} does not compile: number {len(plans)}"
+    assert unable[3] == said
+    assert list(builder.functions([], soon())) == []
 
 
 def test_all_candidates_get_first_tries_and_the_fastest_is_considered_first() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -49,11 +49,13 @@ def compiled(source: KernelSource) -> Binary:
 def candidate(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A dot product long enough to be split over the grid."""
 
-    def compile_many(sources: Sequence[KernelSource], capability: int, **_: Any) -> list[Binary]:
+    def compile_each(
+        sources: Iterable[KernelSource], capability: int, **_: Any
+    ) -> list[tuple[KernelSource, Binary]]:
         assert capability == ROW.compute_capability
-        return [compiled(source) for source in sources]
+        return [(source, compiled(source)) for source in dict.fromkeys(sources)]
 
-    monkeypatch.setattr(toolchain, "compile_many", compile_many)
+    monkeypatch.setattr(toolchain, "compile_each", compile_each)
 
     def dot(x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.sum(x * y, axis=-1)

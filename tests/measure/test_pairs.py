@@ -86,6 +86,38 @@ def test_chains_for_short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
         assert compared._chain is None
 
 
+def test_the_reference_is_compiled_beforehand_and_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU; what it is compiled to is what is timed, and nothing is compiled twice."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(chains, "_kernel", lambda *_: None)
+    compiled, ran = list[str](), list[str]()
+
+    def heard(event: str, duration_secs: float, **_: Any) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    def one(x: jax.Array) -> list[jax.Array]:
+        jax.debug.callback(lambda: ran.append("one"))
+        return [x @ x + 3]
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    compared = Pairs(one, [X], seconds=0.02)
+    compared.prepare(pairs.LONG_SECONDS)
+    assert (len(compiled) >= 3, ran) == (True, [])
+    monkeypatch.setattr(pairs, "device_time", lambda f, args, _: (f(*args), Sample(10.0, 0.0))[1])
+    compiled.clear()
+    other = jax.jit(lambda x: [x @ x - 5])
+    compared.against(other)
+    jax.effects_barrier()
+    assert len(compiled) == 3  # the candidate, and two chains of it
+    assert ran
+    again = Pairs(one, [X], seconds=0.02)
+    compiled.clear()
+    again.prepare(2 * pairs.LONG_SECONDS)
+    assert again._chain is None
+    assert compiled == []  # `jax.jit` knows the function; `verify` gains by the same
+
+
 def test_a_reference_that_cannot_be_chained_refuses_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,73 @@
+"""Which of the search's candidates are worth measuring whole.
+
+In: a program, what the search found for it, a device, options. Out: a few candidates, in the order
+in which they are considered; XLA's own version is one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prism_jax.device import Device
+from prism_jax.explore.result import Candidate, SearchResult
+from prism_jax.ir.program import Program
+from prism_jax.options import Options
+
+__all__ = ["shortlist"]
+
+STRUCTURES, FORMS = 4, 4
+"""The most structures with kernels of ours, and the most other forms of the program for XLA."""
+WORTH = 1.5
+"""Kernels of ours are worth measuring up to so many times the estimate of XLA's own version; other
+forms for a host's XLA too, whose estimates are rough.
+"""
+
+
+def shortlist(
+    program: Program, result: SearchResult, device: Device, options: Options
+) -> list[Candidate]:
+    """Other forms by XLA, and the best structures with kernels of ours; those without XLA's parts,
+    which are costed roughly, come first.
+    """
+    own = next(c.estimate for c in result.candidates if c.why == "XLA")
+    promising = own * (1.0 if device.kind == "gpu" else WORTH)
+    forms = [c for c in result.candidates if not c.kernels]
+    found = [c for c in forms if c.why == "XLA" or c.estimate <= promising][: FORMS + 1]
+    if options.backend not in (None, "jnp"):
+        found = []
+    backend = "triton" if device.kind == "gpu" else "lax"
+    if options.backend in (None, backend):
+        ours = [c for c in result.candidates if c.kernels]
+        worth = [c for c in ours if c.estimate < own * WORTH] or ours[:1]
+        pure = [c for c in worth if c.kernels == len(c.sgraph.nodes)]
+        mixed = [c for c in worth if c.kernels < len(c.sgraph.nodes)]
+        if device.kind == "cpu":
+            found += _structures(pure, program.digest, STRUCTURES // 2)
+        else:
+            found += _distinct(pure)[: STRUCTURES - 1]
+        found += _distinct(mixed)[:1]
+    return sorted(found, key=lambda c: (c.kernels < len(c.sgraph.nodes), c.estimate))
+
+
+def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """One candidate for each way of cutting into kernels: near-copies would only repeat it."""
+    seen: set[tuple[object, ...]] = set()
+    kept: list[Candidate] = []
+    for candidate in candidates:
+        key = (candidate.why, candidate.kernels, candidate.form.digest)
+        if key not in seen:
+            seen.add(key)
+            kept.append(candidate)
+    return kept
+
+
+def _structures(candidates: Sequence[Candidate], own: str, most: int) -> list[Candidate]:
+    """The best form of each of the best structures, and the user's own form of the same structure:
+    a host's products are not so much faster than rounding alike is worth.
+    """
+    found: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        forms = found.setdefault(candidate.why, [])
+        if not forms or (len(forms) == 1 and candidate.form.digest == own):
+            forms.append(candidate)
+    return [candidate for forms in list(found.values())[:most] for candidate in forms]
