@@ -81,11 +81,10 @@ class Ranking:
         operands, blocks = (np.broadcast_to(x, rows)[chosen] for x in (form.operands, form.blocks))
         names = sorted(table)
         values = np.array([table[name][chosen][order] for name in names]).T.tolist()
-        facts = (best, operands, blocks)
-        columns = [np.asarray(fact, np.float64)[order].tolist() for fact in facts]
+        facts = [np.asarray(fact, np.float64)[order].tolist() for fact in (best, operands, blocks)]
         self.rows: dict[Sizes, Row] = {
-            tuple(zip(names, numbers, strict=True)): Row(*facts, place)
-            for numbers, *facts, place in zip(values, *columns, order.tolist(), strict=True)
+            tuple(zip(names, numbers, strict=True)): Row(*row)
+            for numbers, *row in zip(values, *facts, order.tolist(), strict=True)
         }
 
     def shapes(self, sizes: Sizes) -> dict[tuple[int, int], float]:

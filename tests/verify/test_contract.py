@@ -462,3 +462,16 @@ def test_draws_are_reproducible_and_cover_the_protocol():
         np.testing.assert_array_equal(draw.inputs(whole)["x"], draw.inputs(whole)["x"])
     offset = next(d for d in draws() if d.kind == "offset" and d.scale == 30.0).inputs(whole)["x"]
     assert abs(offset.mean() - 3000) < 10
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_near_zero_an_ulp_is_the_distance_to_the_next_number_there_is(dtype):
+    """float32 and bfloat16 flush: next to zero stands the smallest normal number, and two values
+    flushed at different steps are a few of them apart; float16 has its subnormal numbers.
+    """
+    info = jnp.finfo(dtype)
+    next_to_zero = float(info.tiny if dtype in ("float32", "bfloat16") else info.smallest_subnormal)
+    o = np.zeros((1, 4))
+    off = next_to_zero * np.array([[1.0, 0, 0, 0]])
+    assert rows(o, o, 3 * off, dtype, 2.0).ratio.max() <= 1
+    assert rows(o, o, 8 * off, dtype, 2.0).ratio.max() > 1
