@@ -80,7 +80,9 @@ class Ranking:
         order = np.argsort(best, kind="stable")
         operands, blocks = (np.broadcast_to(x, rows)[chosen] for x in (form.operands, form.blocks))
         names = sorted(table)
-        values = np.array([table[name][chosen][order] for name in names]).T.tolist()
+        # a kernel without symbols has one assignment, of nothing
+        values = np.array([table[name][chosen][order] for name in names])
+        values = values.reshape(len(names), len(order)).T.tolist()
         facts = [np.asarray(fact, np.float64)[order].tolist() for fact in (best, operands, blocks)]
         self.rows: dict[Sizes, Row] = {
             tuple(zip(names, numbers, strict=True)): Row(*row)

@@ -20,6 +20,7 @@ from prism_jax.instantiate import Schedule
 from prism_jax.instantiate.expect import CACHED_SHARE, Shape, expected
 from prism_jax.instantiate.rank import DEEPEST, NEAR, WARPS, Ranking
 from prism_jax.ir.forms import Form
+from prism_jax.ir.nodes import Load, Store, Tensor
 from prism_jax.ir.sgraph import Kernel
 
 H100 = device.row("H100")
@@ -139,3 +140,12 @@ def test_a_host_is_ranked_by_the_bounds_model(kernel: Kernel) -> None:
         float(estimate(form, host).min())
     )
     assert all(list(ranking.shapes(sizes)) == [(4, 3)] for sizes in ranking.rows)
+
+
+def test_a_kernel_without_symbols_has_one_assignment() -> None:
+    y = Tensor("y", (), "float32")
+    one = Kernel("one", (), (), (Store(y, (), Load(Tensor("x", (), "float32"), ())),))
+    for where in (H100, device.nominal_cpu()):
+        ranking = Ranking(one, where, {})
+        assert list(ranking.rows) == [()]
+        assert ranking.first(3)
