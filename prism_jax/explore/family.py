@@ -35,7 +35,7 @@ from prism_jax.explore.closed import Sizes
 from prism_jax.explore.grouping import kept_dtype, wide
 from prism_jax.explore.pruning import DEFAULT
 from prism_jax.explore.result import SearchResult
-from prism_jax.explore.search import Form, Instance, Search
+from prism_jax.explore.search import Form, Instance, Place, Search
 from prism_jax.ir.counts import size_of, width
 from prism_jax.ir.leaves import Rewriting
 from prism_jax.ir.nodes import (
@@ -246,8 +246,9 @@ class Family:
         hint = self.search.hint
         place = None
         if hint is not None:
-            keys = self.search.forms[hint[0]].keys
-            place = [hint[0], [n for n, key in enumerate(keys) if key in hint[1]]]
+            keys = self.search.forms[hint.form].keys
+            held = [n for n, key in enumerate(keys) if key in hint.materialised]
+            place = [hint.form, held, hint.joined]
         forms = [
             {"program": print_program(p.form.program), "axioms": list(p.form.axioms)}
             for p in self.search.forms
@@ -272,10 +273,10 @@ def parse(text: str) -> Family:
         forms = [Form(parse_program(f["program"]), tuple(f["axioms"])) for f in value["forms"]]
         search = Search(forms[0].program, forms, DEFAULT, bool(value["saturated"]))
         if value["best"] is not None:
-            number, places = value["best"]
+            number, places, joined = value["best"]
             keys = search.forms[number].keys
-            search.hint = (number, frozenset(keys[n] for n in places))
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+            search.hint = Place(number, frozenset(keys[n] for n in places), bool(joined))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not the text of a family: {error}") from error
     return Family(search)
 

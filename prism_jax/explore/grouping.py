@@ -2,7 +2,9 @@
 
 A *partition* of a form is a set of its reductions that are materialised. Every materialised
 reduction and every output is a target; targets that may run side by side, share an operand and
-whose grids match are grouped, so that one kernel may write them all.
+whose grids match are grouped, so that one kernel may write them all. Targets may also be *joined*:
+a kernel writes what its other stores need, and has it at hand (a softmax's maximum and sum, both
+wanted by the kernels of a gradient).
 """
 
 from __future__ import annotations
@@ -17,10 +19,23 @@ from prism_jax.ir.rewrite import canonical, rebuild, rename_store
 
 @dataclass(frozen=True)
 class Target:
-    """A tensor to be written: an output, or a materialised reduction."""
+    """A tensor to be written: an output, or a materialised reduction.
+
+    `needs`: the tensors that it is made from. `node`: its value where nothing is materialised;
+    `key`: as a canonical reduction, None for an output.
+    """
 
     store: Store
     needs: tuple[str, ...]
+    node: Node
+    key: Node | None = None
+
+    def without(self, materialised: frozenset[Node], names: Names) -> Store:
+        """The store as it is where only these reductions are materialised."""
+        made = _Targets(materialised, names)
+        node = self.node
+        value = made.whole(node) if isinstance(node, Reduce) and self.key else made(node)
+        return replace(self.store, value=value)
 
 
 @dataclass
@@ -104,7 +119,7 @@ def targets(program: Program, materialised: frozenset[Node], names: Names) -> tu
     made = _Targets(materialised, names)
     for store in program.outputs:
         value = made(store.value)
-        made.found.append(_target(Store(store.tensor, store.index, value)))
+        made.found.append(_target(Store(store.tensor, store.index, value), store.value))
     return tuple(made.found)
 
 
@@ -136,12 +151,17 @@ class _Targets:
     def _load(self, node: Reduce, key: Node, axes: tuple[Axis, ...]) -> Node:
         tensors, names = self._tensors, self.names
         if key not in tensors:
-            value = Reduce(node.monoid, node.axes, self(node.body), node.precision, node.index_sort)
+            value = self.whole(node)
             dtype = kept_dtype(node, names.compute)
             name = names.tensors.setdefault(key, f"t{len(names.tensors)}")
             tensors[key] = Tensor(name, tuple(a.size for a in axes), dtype)
-            self.found.append(_target(Store(tensors[key], tuple(at(a) for a in axes), value)))
+            store = Store(tensors[key], tuple(at(a) for a in axes), value)
+            self.found.append(_target(store, node, key))
         return Load(tensors[key], tuple(at(a) for a in axes))
+
+    def whole(self, node: Reduce) -> Node:
+        """A reduction that is not materialised itself."""
+        return Reduce(node.monoid, node.axes, self(node.body), node.precision, node.index_sort)
 
 
 def kept_dtype(
@@ -157,33 +177,93 @@ def kept_dtype(
     return (changed or {}).get(node.precision, node.precision).result
 
 
-def _target(store: Store) -> Target:
+def _target(store: Store, node: Node, key: Node | None = None) -> Target:
     names = dict.fromkeys(load.tensor.name for load in contents(store.value).loads)
-    return Target(store, tuple(names))
+    return Target(store, tuple(names), node, key)
+
+
+@dataclass
+class _Group:
+    """Stores of one kernel. `depth`: the longest chain of kernels before it."""
+
+    depth: int
+    stores: list[Store]
+    keys: set[Node]
+
+    def add(self, store: Store, key: Node | None) -> None:
+        self.stores.append(store)
+        self.keys.update(() if key is None else (key,))
 
 
 def groups(program: Program, made: tuple[Target, ...], names: Names) -> list[tuple[Store, ...]]:
     """Targets grouped into kernels: side by side, sharing an operand, with grids that match.
     Execution order is kept.
     """
-    level: dict[str, int] = {t.name: 0 for t in program.inputs}
-    outputs = {store.tensor for store in program.outputs}
-    found: list[tuple[int, list[Store]]] = []
-    for target in made:
-        depth = max((level.get(n, 0) for n in target.needs), default=0)
-        level[target.store.tensor.name] = depth + 1
-        for at_depth, group in found:
-            if at_depth != depth:
+    return _Grouping(program, made, names).groups()
+
+
+def joined(
+    program: Program, made: tuple[Target, ...], names: Names
+) -> list[tuple[Store, ...]] | None:
+    """As `groups`, but a kernel that makes what a target needs writes that target, too, if their
+    grids match. None if there is no such kernel.
+    """
+    grouping = _Grouping(program, made, names, join=True)
+    found = grouping.groups()
+    return found if grouping.joined else None
+
+
+class _Grouping:
+    def __init__(
+        self, program: Program, made: tuple[Target, ...], names: Names, join: bool = False
+    ) -> None:
+        self.made, self.names, self.join = made, names, join
+        self.materialised = frozenset(t.key for t in made if t.key is not None)
+        self.level: dict[str, int] = {t.name: 0 for t in program.inputs}
+        self.outputs = {store.tensor for store in program.outputs}
+        self.found: list[_Group] = []
+        self.joined = False
+
+    def groups(self) -> list[tuple[Store, ...]]:
+        for target in self.made:
+            group = (self.join and self._joined(target)) or self._beside(target)
+            self.level[target.store.tensor.name] = group.depth + 1
+        self.found.sort(key=lambda group: group.depth)
+        return [tuple(group.stores) for group in self.found]
+
+    def _beside(self, target: Target) -> _Group:
+        """A group of which the target needs nothing; perhaps a new one."""
+        depth = max((self.level.get(n, 0) for n in target.needs), default=0)
+        for group in self.found:
+            first = group.stores[0]
+            if group.depth != depth:
                 continue
-            both = group[0].tensor in outputs and target.store.tensor in outputs
-            renamed = _alike(group[0], target.store, names, both)
+            both = first.tensor in self.outputs and target.store.tensor in self.outputs
+            renamed = _alike(first, target.store, self.names, both)
             if renamed is not None:
-                group.append(renamed)
-                break
-        else:
-            found.append((depth, [target.store]))
-    found.sort(key=lambda item: item[0])
-    return [tuple(group) for _, group in found]
+                group.add(renamed, target.key)
+                return group
+        group = _Group(depth, [], set())
+        group.add(target.store, target.key)
+        self.found.append(group)
+        return group
+
+    def _joined(self, target: Target) -> _Group | None:
+        """A group that makes something that the target needs, if it may make the target as well."""
+        for group in self.found:
+            own = {store.tensor.name for store in group.stores}
+            others = [n for n in target.needs if n not in own]
+            if len(others) == len(target.needs):
+                continue
+            if any(self.level.get(n, 0) > group.depth for n in others):
+                continue
+            store = target.without(self.materialised - group.keys, self.names)
+            renamed = _alike(group.stores[0], store, self.names, False)
+            if renamed is not None:
+                group.add(renamed, target.key)
+                self.joined = True
+                return group
+        return None
 
 
 def _alike(first: Store, other: Store, names: Names, outputs: bool) -> Store | None:
@@ -213,10 +293,17 @@ def _by_position(first: Store, other: Store, names: Names) -> dict[Axis, Axis] |
         return None
     pairs: dict[Axis, Axis] = {}
     for a, b in zip(first.index, other.index, strict=True):
+        if a == b and not a.terms:  # both have one element there
+            continue
         if a.axis is None or b.axis is None or not names.same_size(a.axis, b.axis):
             return None
         pairs[b.axis] = a.axis
     return pairs
+
+
+def _indexed(store: Store) -> int:
+    """Dimensions of which a store may write more than one element."""
+    return sum(bool(index.terms) for index in store.index)
 
 
 def _by_operands(first: Store, other: Store, names: Names) -> dict[Axis, Axis] | None:
@@ -226,7 +313,7 @@ def _by_operands(first: Store, other: Store, names: Names) -> dict[Axis, Axis] |
     """
     stored = {a for i in first.index if (a := i.axis) is not None}
     theirs = {a for i in other.index if (a := i.axis) is not None}
-    if len(theirs) != len(other.index) or len(stored) != len(first.index):
+    if len(theirs) != _indexed(other) or len(stored) != _indexed(first):
         return None
     where: dict[tuple[str, int], set[Axis]] = {}
     for node in contents(first.value).loads:

@@ -14,12 +14,13 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import NamedTuple
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import least_launch
 from prism_jax.explore.closed import OWN, Sizes
 from prism_jax.explore.costs import Costs
-from prism_jax.explore.grouping import Names, groups, reductions, targets, widened
+from prism_jax.explore.grouping import Names, groups, joined, reductions, targets, widened
 from prism_jax.explore.library import Costed, library_cost, traffic
 from prism_jax.explore.partition import Counts, Deadline, Group, Structures
 from prism_jax.explore.plans import Found, ranked
@@ -68,16 +69,26 @@ def search(
     return family.at(Instance(program), device, time.perf_counter() + seconds, incumbent)
 
 
+class Place(NamedTuple):
+    """A partition: a form's number, the reductions that it materialises, and whether kernels are
+    joined that need each other's results (`grouping.joined`).
+    """
+
+    form: int
+    materialised: frozenset[Node]
+    joined: bool = False
+
+
 @dataclass
 class _Partitions:
-    """The sets of materialised reductions of one form: their groups, and which were cut."""
+    """The partitions of one form: their groups (none where no kernels can be joined), and which
+    were cut.
+    """
 
     form: Form
     keys: tuple[Node, ...]
-    known: dict[frozenset[Node], tuple[Group, ...]] = field(
-        default_factory=dict[frozenset[Node], tuple[Group, ...]]
-    )
-    cut: set[frozenset[Node]] = field(default_factory=set[frozenset[Node]])
+    known: dict[Place, tuple[Group, ...]] = field(default_factory=dict[Place, tuple[Group, ...]])
+    cut: set[Place] = field(default_factory=set[Place])
 
 
 class Search:
@@ -92,8 +103,8 @@ class Search:
         own = frozenset(reductions(program, self.names))
         forms = [replace(f, program=widened(f.program, own, self.names)) for f in forms]
         self.forms = [_Partitions(form, reductions(form.program, self.names)) for form in forms]
-        self.hint: tuple[int, frozenset[Node]] | None = None
-        """Where the last best plan was found: a form, and what it materialises."""
+        self.hint: Place | None = None
+        """Where the last best plan was found."""
 
     def at(
         self, instance: Instance, device: Device, deadline: float, incumbent: float | None = None
@@ -117,7 +128,7 @@ class _Run:
         self.found: list[Found] = []
         self.best, self.place = math.inf, family.hint
         self.lowest = math.inf  # bound of the best thing that was cut or not looked at
-        self.done: dict[tuple[int, frozenset[Node]], float] = {}
+        self.done: dict[Place, float] = {}
 
     def result(self, started: float) -> SearchResult:
         family, instance = self.family, self.instance
@@ -129,7 +140,7 @@ class _Run:
         stop = "complete"
         try:
             if family.hint is not None:
-                self._partition(*family.hint)
+                self._partition(family.hint)
             for number in range(len(family.forms)):
                 self._form(number)
         except Deadline:
@@ -144,46 +155,55 @@ class _Run:
         keys = self.family.forms[number].keys
         if len(keys) > self.family.pruning.exhaustive_up_to:
             self._climb(number, keys)
-            visited = sum(1 for n, _ in self.done if n == number)
-            self.counts.cut_by_climbing += 2 ** len(keys) - visited
+            self.counts.cut_by_climbing += 2 ** len(keys) - self._visited(number)
             self._unexplored(number)
             return
         for count in range(len(keys) + 1):
             for chosen in itertools.combinations(keys, count):
-                self._partition(number, frozenset(chosen))
+                self._set(number, frozenset(chosen))
 
     def _climb(self, number: int, keys: tuple[Node, ...]) -> None:
         """All fused; then from all materialised, fuses one reduction at a time as long as that
         helps.
         """
-        self._partition(number, frozenset())
+        self._set(number, frozenset())
         current = frozenset(keys)
-        cost = self._partition(number, current)
+        cost = self._set(number, current)
         improved = True
         while improved:
             improved = False
             for key in keys:
                 other = current ^ {key}
-                fused = self._partition(number, other)
+                fused = self._set(number, other)
                 if fused < cost:
                     current, cost, improved = other, fused, True
 
-    def _partition(self, number: int, materialised: frozenset[Node]) -> float:
-        """The best estimate for a set of materialised reductions; its candidates are found."""
-        place = (number, materialised)
+    def _set(self, number: int, materialised: frozenset[Node]) -> float:
+        """The best estimate for a set of materialised reductions."""
+        apart = self._partition(Place(number, materialised))
+        return min(apart, self._partition(Place(number, materialised, joined=True)))
+
+    def _visited(self, number: int) -> int:
+        """How many sets of a form's reductions were looked at."""
+        return len({place.materialised for place in self.done if place.form == number})
+
+    def _partition(self, place: Place) -> float:
+        """The best estimate for a partition; its candidates are found."""
         if place not in self.done:
             if time.perf_counter() > self.deadline:
                 raise Deadline
-            self.done[place] = self._look(number, materialised)
+            self.done[place] = self._look(place)
         return self.done[place]
 
-    def _look(self, number: int, materialised: frozenset[Node]) -> float:
-        partitions = self.family.forms[number]
-        if materialised not in partitions.known:
-            partitions.known[materialised] = self._groups(partitions, materialised)
-        together = partitions.known[materialised]
+    def _look(self, place: Place) -> float:
+        partitions = self.family.forms[place.form]
+        if place not in partitions.known:
+            partitions.known[place] = self._groups(partitions, place)
+        together = partitions.known[place]
+        if not together:
+            return math.inf
         self.counts.partitions += 1
-        alone = not materialised
+        alone = not place.materialised
         floor = sum(self.costs.traffic(g) + least_launch(self.device) for g in together)
         if self.incumbent is not None and floor >= self.incumbent:
             self.counts.cut_by_bound += 1
@@ -191,11 +211,11 @@ class _Run:
         if not self._worth(together, alone):
             self.counts.cut_by_model += 1
             self.lowest = min(self.lowest, floor)
-            partitions.cut.add(materialised)
+            partitions.cut.add(place)
             return math.inf
-        if materialised in partitions.cut:
+        if place in partitions.cut:
             self.counts.reopened += 1
-            partitions.cut.discard(materialised)
+            partitions.cut.discard(place)
         options = [
             (*self.costs.options(g), *(() if alone else (self.costs.library(g),))) for g in together
         ]
@@ -206,9 +226,9 @@ class _Run:
         for chosen in _cheapest(options):
             if any(isinstance(n, Kernel) for c in chosen for n in c.nodes):
                 why = " | ".join(c.why for c in chosen)
-                self.found.append(Found(number, partitions.form, chosen, why, cost))
+                self.found.append(Found(place.form, partitions.form, chosen, why, cost))
         if cost < self.best:
-            self.best, self.place = cost, (number, materialised)
+            self.best, self.place = cost, place
         return cost
 
     def _worth(self, together: tuple[Group, ...], alone: bool) -> bool:
@@ -235,14 +255,16 @@ class _Run:
                     return False
         return True
 
-    def _groups(self, partitions: _Partitions, materialised: frozenset[Node]) -> tuple[Group, ...]:
+    def _groups(self, partitions: _Partitions, place: Place) -> tuple[Group, ...]:
         program, names = partitions.form.program, self.family.names
-        together = groups(program, targets(program, materialised, names), names)
+        made = targets(program, place.materialised, names)
+        together = (joined if place.joined else groups)(program, made, names)
+        several = bool(place.materialised)
         return tuple(
             self.family.structures.group(
-                f"{program.name}_{stores[0].tensor.name}" if materialised else program.name, stores
+                f"{program.name}_{stores[0].tensor.name}" if several else program.name, stores
             )
-            for stores in together
+            for stores in together or ()
         )
 
     # --- what is known at the end
@@ -251,8 +273,7 @@ class _Run:
         """How many sets of reductions the budget has left, over all forms."""
         total = 0
         for number, partitions in enumerate(self.family.forms):
-            visited = sum(1 for n, _ in self.done if n == number)
-            left = 2 ** len(partitions.keys) - visited
+            left = 2 ** len(partitions.keys) - self._visited(number)
             total += left
             if left:
                 self._unexplored(number)
