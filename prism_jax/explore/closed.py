@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prism_jax.explore.bounds import bound, estimate, least_estimate, least_times
+from prism_jax.explore.masked import cuts
 from prism_jax.explore.sizes import (
     MAX_SPLIT,
     MOST_ASSIGNMENTS,
@@ -181,8 +182,10 @@ class Closed:
             unit = ("dot", evaluation.asked.operand(unit[1])) if isinstance(unit, tuple) else unit
             work[unit] = work.get(unit, 0) + count
         form = replace(form, arithmetic=work)
-        fits = legal(form, device)
-        least, expected = bound(form, device), estimate(form, device)
+        fits, least = legal(form, device), bound(form, device)
+        if form.masked and (cut := cuts(self.kernel)) is not None:
+            form = form.left(self.symbols.left(cut))
+        expected = estimate(form, device)
         times = select(fits, least, math.inf), select(fits, expected, math.inf)
         return *times, *least_times(form, device)
 

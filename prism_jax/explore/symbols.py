@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from prism_jax.device import Device
+from prism_jax.explore.masked import Cuts
 from prism_jax.explore.sizes import Recipe, values_of
 from prism_jax.ir.counts import Number, distinct
 from prism_jax.ir.nodes import Axis, Load, Precision, Tensor
@@ -111,6 +112,10 @@ class Symbols:
         if found is None:
             found = self._distinct[load] = distinct(load, self.extent)
         return found
+
+    def left(self, cut: Cuts) -> Number:
+        """The share of a kernel's steps that masks leave."""
+        return self._leaf(f"left {cut.loops}", lambda e: cut.left(e.sizes.extent))
 
     def columns(self, recipes: Mapping[str, Recipe]) -> dict[str, tuple[Traced, int]]:
         """For each size symbol of one kernel the column of its values, and the dimension, counted

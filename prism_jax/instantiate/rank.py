@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import estimate
+from prism_jax.explore.masked import steps_left
 from prism_jax.explore.sizes import Table, evaluate
 from prism_jax.instantiate.expect import Shape, expected
 from prism_jax.instantiate.plan import Schedule
-from prism_jax.instantiate.work import cut_loops, less, share_left, wasted
+from prism_jax.instantiate.work import cut_loops, share_left, wasted
 from prism_jax.ir.forms import Form
 from prism_jax.ir.sgraph import Kernel
 
@@ -71,10 +72,11 @@ class Ranking:
             if symbol in table:
                 keep &= table[symbol] == value
         chosen = np.flatnonzero(keep)
-        self.structure_s = float(estimate(form, device)[chosen].min(initial=np.inf))
+        searched = form.left(steps_left(kernel))
+        self.structure_s = float(estimate(searched, device)[chosen].min(initial=np.inf))
         self.cuts = bool(cut_loops(kernel))
         if self.cuts:
-            form = less(form, share_left(kernel, table))
+            form = form.left(share_left(kernel, table))
         self._shapes, self._seconds = self._times(form, table, rows, chosen)
         best = self._seconds.min(axis=0, initial=np.inf)
         order = np.argsort(best, kind="stable")

@@ -19,19 +19,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from prism_jax.ir.forms import Form, width
+from prism_jax.ir.forms import width
 from prism_jax.ir.idle import Mask, cutting
 from prism_jax.ir.masks import Atom
 from prism_jax.ir.nodes import Axis, Load
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, Loop
 
-__all__ = ["cut_loops", "less", "share_left", "wasted"]
+__all__ = ["cut_loops", "share_left", "wasted"]
 
 LINE = 128
 """Bytes that lie together for a block to use all that the memory hands over: a cache line."""
@@ -68,16 +67,6 @@ def share_left(
         masks = [m for one, m in cut if one is loop]
         left += steps * _share(kernel, loop, masks[0], sizes, rows) if masks else steps
     return left / total
-
-
-def less(form: Form, share: npt.NDArray[np.float64]) -> Form:
-    """The form of a kernel of which a share of the steps is left."""
-    return replace(
-        form,
-        steps=form.steps * share,
-        loaded=form.loaded * share,
-        arithmetic={unit: count * share for unit, count in form.arithmetic.items()},
-    )
 
 
 def wasted(kernel: Kernel, sizes: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:

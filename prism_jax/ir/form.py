@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prism_jax.ir.counts import Number
@@ -34,6 +34,15 @@ class Form:
     widest: Number = 0
     certain: Number = 0
     masked: bool = False
+
+    def left(self, share: Number) -> Form:
+        """The form of a kernel that takes this share of its steps."""
+        return replace(
+            self,
+            steps=self.steps * share,
+            loaded=self.loaded * share,
+            arithmetic={unit: count * share for unit, count in self.arithmetic.items()},
+        )
 
     def map(self, change: Callable[[Number], Number]) -> Form:
         """The form with every number changed in the same way."""

@@ -12,11 +12,17 @@ conjunction of affine inequalities.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from prism_jax.ir.nodes import Axis, Const, Iota, Node, Pointwise
 
-__all__ = ["Atom", "atoms"]
+__all__ = ["Atom", "atoms", "share"]
+
+MOST = 256
+"""Positions along an axis that are looked at; of more, evenly spaced ones."""
 
 
 @dataclass(frozen=True)
@@ -93,3 +99,31 @@ def _affine(node: Node) -> Affine | None:
 
 def _scaled(value: Affine, factor: int) -> Affine:
     return {axis: c * factor for axis, c in value[0].items()}, value[1] * factor
+
+
+def share(known: Sequence[Atom], axis: Axis, extent: Callable[[Axis], int]) -> float:
+    """The share of the positions along an axis that lie between the first and the last one where
+    the inequalities hold, on average over the positions of the other axes; inequalities in which
+    the axis has another coefficient than 1 or -1 are taken to hold.
+
+    >>> i, j = Axis("i", 8), Axis("j", 8)
+    >>> share(atoms(Pointwise("le", (Iota(j), Iota(i)))) or (), j, lambda a: 8)
+    0.5625
+    """
+    others = sorted({a for atom in known for a, _ in atom.coefficients} - {axis})
+    size = extent(axis)
+    first, last = np.array(0.0), np.array(size - 1.0)
+    for atom in known:
+        way = atom.of(axis)
+        if abs(way) != 1:
+            continue
+        rest = np.array(float(atom.constant))
+        for place, other in enumerate(others):
+            count = extent(other)
+            some = np.unique(np.linspace(0, count - 1, min(count, MOST)).round())
+            rest = rest + atom.of(other) * some.reshape([-1] + [1] * place)
+        if way < 0:
+            last = np.minimum(last, rest)
+        else:
+            first = np.maximum(first, -rest)
+    return float(np.maximum(0.0, last - first + 1).mean()) / size if size else 1.0
