@@ -206,11 +206,12 @@ def joined(
     program: Program, made: tuple[Target, ...], names: Names
 ) -> list[tuple[Store, ...]] | None:
     """As `groups`, but a kernel that makes what a target needs writes that target, too, if their
-    grids match. None if there is no such kernel.
+    grids match. None if there is no such kernel, or if it writes something that only itself needs:
+    the partition that does not materialise that has the better kernel.
     """
     grouping = _Grouping(program, made, names, join=True)
     found = grouping.groups()
-    return found if grouping.joined else None
+    return found if grouping.joined and not grouping.idle() else None
 
 
 class _Grouping:
@@ -230,6 +231,15 @@ class _Grouping:
             self.level[target.store.tensor.name] = group.depth + 1
         self.found.sort(key=lambda group: group.depth)
         return [tuple(group.stores) for group in self.found]
+
+    def idle(self) -> bool:
+        """Whether a kernel writes something that only itself needs."""
+        home = {s.tensor.name: n for n, group in enumerate(self.found) for s in group.stores}
+        wanted = {s.name for s in self.outputs}
+        for target in self.made:
+            here = home[target.store.tensor.name]
+            wanted.update(name for name in target.needs if home.get(name) != here)
+        return any(target.store.tensor.name not in wanted for target in self.made)
 
     def _beside(self, target: Target) -> _Group:
         """A group of which the target needs nothing; perhaps a new one."""
