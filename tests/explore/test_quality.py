@@ -172,7 +172,7 @@ KNOWN = {
     "RMSNorm-MLP": Known("rms_norm_mlp", norm_and(2), 1.0, 94),
     "gated MLP, two accumulators": Known("gated_mlp", sums(2), 1.0, 13),
     "LoRA": Known("lora", one_kernel, 1.0, 3),
-    "LayerNorm + linear, two loops": Known("layer_norm_linear", two_loops, 1.05, 78),
+    "LayerNorm + linear, two loops": Known("layer_norm_linear", two_loops, 1.05, 84),
     "attention": Known("attention_b16", online(3), 1.0, 95),
     "attention, small batch": Known("attention", online_split, 1.0, 88),
     "attention, small batch, one kernel": Known("attention", online(3), 4.0, 88),
