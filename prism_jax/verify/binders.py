@@ -59,39 +59,64 @@ _MOST_ORDERS = 720
 
 def substitute(poly: Poly, axes: Mapping[Axis, Poly]) -> Poly:
     """The polynomial with axes' values replaced."""
-    if not poly.axes & axes.keys():
-        return poly
-    return plus(*(scale(_substitute_mono(m, axes), c) for m, c in poly.terms))
+    return _Substitution(axes).poly(poly)
 
 
 def rename(poly: Poly, axes: Mapping[Axis, Axis]) -> Poly:
     """The polynomial with axes renamed."""
-    return substitute(poly, {a: axis_value(b) for a, b in axes.items()})
+    changed = {a: axis_value(b) for a, b in axes.items() if a != b}
+    return substitute(poly, changed) if changed else poly
 
 
-def _substitute_mono(mono: Mono, axes: Mapping[Axis, Poly]) -> Poly:
-    if not mono.axes & axes.keys():
-        return Poly(((mono, Fraction(1)),))
-    kept = Mono(tuple((a, e) for a, e in mono.factors if not a.axes & axes.keys()))
-    changed = [power(_substitute_atom(a, axes), e) for a, e in mono.factors if a.axes & axes.keys()]
-    return times(*changed, Poly(((kept, Fraction(1)),))) if kept.factors else times(*changed)
+class _Substitution:
+    """Values for axes, put into terms; equal atoms are looked into once.
 
+    A binder keeps its names where no value mentions them. Names say how deeply binders are nested
+    below, so that those around it have others: opening every binder on the way, each time renaming
+    all that is below, would cost a power of the depth.
+    """
 
-def _substitute_atom(atom: Atom, axes: Mapping[Axis, Poly]) -> Poly:
-    if not atom.axes & axes.keys():
-        return of(atom)
-    if atom.kind == "axis":
-        return axes[_axis(atom.fields[0])]
-    inner = {a: p for a, p in axes.items() if a in atom.axes}
-    if atom.kind == "element" and len(atom.fields) == 2:
-        indices = atom.fields[1]
-        assert isinstance(indices, tuple)
-        return of(Atom("element", (atom.fields[0], tuple(_map(f, _under(inner)) for f in indices))))
-    return rebuild(atom, lambda p: substitute(p, inner))
+    def __init__(self, axes: Mapping[Axis, Poly]) -> None:
+        self.axes = axes
+        self.mentioned = frozenset(axes).union(*(p.axes for p in axes.values()))
+        self._known: dict[Atom, Poly] = {}
 
+    def poly(self, poly: Poly) -> Poly:
+        if not poly.axes & self.axes.keys():
+            return poly
+        return plus(*(scale(self._mono(m), c) for m, c in poly.terms))
 
-def _under(axes: Mapping[Axis, Poly]) -> Callable[[Poly], Poly]:
-    return lambda p: axes[a] if (a := _as_axis(p)) in axes else substitute(p, axes)
+    def _mono(self, mono: Mono) -> Poly:
+        if not mono.axes & self.axes.keys():
+            return Poly(((mono, Fraction(1)),))
+        kept = Mono(tuple((a, e) for a, e in mono.factors if not a.axes & self.axes.keys()))
+        changed = [power(self._atom(a), e) for a, e in mono.factors if a.axes & self.axes.keys()]
+        return times(*changed, Poly(((kept, Fraction(1)),))) if kept.factors else times(*changed)
+
+    def _atom(self, atom: Atom) -> Poly:
+        found = self._known.get(atom)
+        if found is None:
+            found = self._known[atom] = self._changed(atom)
+        return found
+
+    def _changed(self, atom: Atom) -> Poly:
+        if atom.kind == "axis":
+            return self.axes[_axis(atom.fields[0])]
+        if atom.kind == "element" and len(atom.fields) == 2:
+            indices = atom.fields[1]
+            assert isinstance(indices, tuple)
+            values = tuple(_map(f, self._index) for f in indices)
+            return of(Atom("element", (atom.fields[0], values)))
+        if not atom.bound:
+            return rebuild(atom, self.poly)
+        if self.mentioned.isdisjoint(atom.bound):
+            return _bind(atom, atom.bound, self.poly(body_of(atom)))
+        inner = {a: p for a, p in self.axes.items() if a in atom.axes}
+        return rebuild(atom, _Substitution(inner).poly)
+
+    def _index(self, poly: Poly) -> Poly:
+        axis = _as_axis(poly)
+        return self.axes[axis] if axis in self.axes else self.poly(poly)
 
 
 def _as_axis(poly: Poly) -> Axis:
@@ -120,15 +145,19 @@ def rebuild(atom: Atom, inside: Callable[[Poly], Poly]) -> Poly:
 
     if atom.kind == "axis":
         return of(atom)
-    if atom.kind == "sum":
+    if atom.bound:
         body, bound = opened(atom)
-        return sum_over(bound, inside(body))
-    if atom.kind == "reduce":
-        body, bound = opened(atom)
-        return reduce_over(str(atom.fields[0]), bound, inside(body), *atom.fields[2:])
+        return _bind(atom, bound, inside(body))
     fields = tuple(_map(f, inside) for f in atom.fields)
     maker = MAKERS.get(atom.kind)
     return maker(*fields) if maker else of(Atom(atom.kind, fields))
+
+
+def _bind(atom: Atom, bound: tuple[Axis, ...], body: Poly) -> Poly:
+    """A sum or another reduction, as the atom is one, of another body."""
+    if atom.kind == "sum":
+        return sum_over(bound, body)
+    return reduce_over(str(atom.fields[0]), bound, body, *atom.fields[2:])
 
 
 def _map(field: Field, inside: Callable[[Poly], Poly]) -> Field:
@@ -153,10 +182,14 @@ def _axis(field: Field) -> Axis:
 
 def opened(atom: Atom) -> tuple[Poly, tuple[Axis, ...]]:
     """The body of a binder with its axes renamed to names that nothing else has."""
-    body = atom.fields[0] if atom.kind == "sum" else atom.fields[1]
-    inside = body if isinstance(body, Poly) else Poly(((_mono(body), Fraction(1)),))
     names = {a: Axis(f"!{next(_fresh)}", a.size) for a in atom.bound}
-    return rename(inside, names), tuple(names.values())
+    return rename(body_of(atom), names), tuple(names.values())
+
+
+def body_of(atom: Atom) -> Poly:
+    """What a binder binds axes of."""
+    body = atom.fields[0] if atom.kind == "sum" else atom.fields[1]
+    return body if isinstance(body, Poly) else Poly(((_mono(body), Fraction(1)),))
 
 
 def _mono(field: Field) -> Mono:
