@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prism_jax.explore.bounds import bound, estimate, least_estimate, least_times
-from prism_jax.explore.masked import cuts
+from prism_jax.explore.masked import Cuts, cuts
 from prism_jax.explore.sizes import (
     MAX_SPLIT,
     MOST_ASSIGNMENTS,
@@ -78,6 +78,10 @@ class Sizes:
     def distinct(self, load: Load) -> Number:
         """Elements that a load over all values of its axes reads at least."""
         return distinct(load, self.extent)
+
+    def left(self, cut: Cuts) -> float:
+        """The share of steps that masks leave here."""
+        return cut.left(self.extent)
 
     def once(self, what: Hashable, make: Callable[[], Any]) -> Any:
         """See `symbols.Measures`: numbers of a program's own cost no record."""

@@ -21,7 +21,6 @@ from prism_jax.explore.library import Costed, by_library
 from prism_jax.explore.library import Sizes as Chosen
 from prism_jax.explore.partition import Counts, Deadline, Group, Structures, Variant
 from prism_jax.explore.symbols import Evaluation
-from prism_jax.ir.program import contents
 from prism_jax.ir.sgraph import Kernel
 
 SLACK = 1 - 1e-9
@@ -73,10 +72,7 @@ class Costs:
 
     def _least(self, group: Group) -> float:
         if group not in self._floors:
-            moved = group.seconds("traffic", self.evaluation)
-            # what a mask may spare a kernel is known when there is one
-            masked = any(contents(store.value).positional for store in group.stores)
-            work = 0.0 if masked else group.seconds("products", self.evaluation)
+            moved, work = (group.seconds(w, self.evaluation) for w in ("traffic", "products"))
             self._floors[group] = least_estimate(moved, work, self.device)
         return self._floors[group]
 

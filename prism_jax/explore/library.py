@@ -15,6 +15,7 @@ from functools import cached_property
 from prism_jax.device import Device
 from prism_jax.explore.bounds import DOT_SHARE, least_launch, unit_of
 from prism_jax.explore.closed import OWN
+from prism_jax.explore.masked import possible
 from prism_jax.explore.symbols import Measures
 from prism_jax.ir.counts import Number, certain_loads, maximum, minimum
 from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Reduce, Store, Tensor
@@ -154,12 +155,16 @@ def traffic(
 def products(stores: tuple[Store, ...], device: Device, sizes: Measures = OWN) -> Number:
     """Seconds that matrix units need for the products that any kernel for these stores computes, at
     the share of their rate that is reached. Only products that no cascade can shrink count: every
-    axis of a side stands beside a summed one in some operand.
+    axis of a side stands beside a summed one in some operand. Of the steps of a loop those count
+    that the mask leaves that cuts most.
     """
     total: Number = 0.0
     for node in reductions_of(s.value for s in stores):
         total = total + sizes.once(("product", node), lambda n=node: _product(n, device, sizes))
-    return total
+    left: Number = 1.0
+    for cut in possible(stores):
+        left = minimum(left, sizes.left(cut))
+    return total * left
 
 
 def _product(node: Reduce, device: Device, sizes: Measures) -> Number:

@@ -7,16 +7,16 @@ launched is ranked by the tiles that it has (`instantiate.work`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from prism_jax.ir.idle import cutting
-from prism_jax.ir.masks import Atom, share
-from prism_jax.ir.nodes import Axis
-from prism_jax.ir.program import contents
+from prism_jax.ir.masks import Atom, atoms, share
+from prism_jax.ir.nodes import Axis, Pointwise, Store
+from prism_jax.ir.program import contents, walk
 from prism_jax.ir.sgraph import Kernel
 
-__all__ = ["Cuts", "cuts", "steps_left"]
+__all__ = ["Cuts", "cuts", "possible", "steps_left"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,18 @@ def cuts(kernel: Kernel) -> Cuts | None:
         mask = cutting(loop) if positional and whole else None
         found.append((loop.axis, mask.atoms if mask is not None else ()))
     return Cuts(tuple(found)) if any(known for _, known in found) else None
+
+
+def possible(stores: Iterable[Store]) -> tuple[Cuts, ...]:
+    """Every way in which a mask may cut a loop of a kernel for these stores."""
+    found: dict[Cuts, None] = {}
+    roots = [store.value for store in stores if contents(store.value).positional]
+    for node in walk(roots):
+        if isinstance(node, Pointwise) and node.op == "where":
+            known = atoms(node.args[0]) or ()
+            for axis in sorted({a for atom in known for a, c in atom.coefficients if abs(c) == 1}):
+                found[Cuts(((axis, known),))] = None
+    return tuple(found)
 
 
 def steps_left(kernel: Kernel) -> float:

@@ -19,7 +19,7 @@ from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import GridAxis, Kernel, LibraryCall, Loop, SGraph
 
 if TYPE_CHECKING:
-    from prism_jax.explore.search import Form, Instance
+    from prism_jax.explore.search import Form, Instance, Place
 
 Step = tuple[Kernel | LibraryCall, Mapping[str, str]]
 """A kernel or call, and the names of its symbols in the whole graph."""
@@ -35,6 +35,8 @@ class Found:
     why: str
     least: float = 0.0
     """The estimate of the best plan for the same partition of the form."""
+    place: Place | None = None
+    """That partition; None for XLA's own version of the form."""
 
     @property
     def estimate(self) -> float:

@@ -129,6 +129,12 @@ class _Run:
         self.best, self.place = math.inf, family.hint
         self.lowest = math.inf  # bound of the best thing that was cut or not looked at
         self.done: dict[Place, float] = {}
+        self.passed: set[Place] = set()
+        """The partitions that were within the limit when their turn came."""
+        self.reached = math.inf
+        """The best of these. What the family knows from other sizes is not among them, so that a
+        climb takes the same way with and without it.
+        """
 
     def result(self, started: float) -> SearchResult:
         family, instance = self.family, self.instance
@@ -140,7 +146,7 @@ class _Run:
         stop = "complete"
         try:
             if family.hint is not None:
-                self._partition(family.hint)
+                self._partition(family.hint, math.inf)
             for number in range(len(family.forms)):
                 self._form(number)
         except Deadline:
@@ -160,42 +166,53 @@ class _Run:
             return
         for count in range(len(keys) + 1):
             for chosen in itertools.combinations(keys, count):
-                self._set(number, frozenset(chosen))
+                self._set(number, frozenset(chosen), self.family.pruning.worth * self.best)
 
     def _climb(self, number: int, keys: tuple[Node, ...]) -> None:
         """All fused; then from all materialised, fuses one reduction at a time as long as that
         helps.
         """
-        self._set(number, frozenset())
+
+        def at(materialised: frozenset[Node]) -> float:
+            return self._set(number, materialised, self.family.pruning.climb * self.reached)
+
+        at(frozenset())
         current = frozenset(keys)
-        cost = self._set(number, current)
+        cost = at(current)
         improved = True
         while improved:
             improved = False
             for key in keys:
                 other = current ^ {key}
-                fused = self._set(number, other)
+                fused = at(other)
                 if fused < cost:
                     current, cost, improved = other, fused, True
 
-    def _set(self, number: int, materialised: frozenset[Node]) -> float:
-        """The best estimate for a set of materialised reductions."""
-        apart = self._partition(Place(number, materialised))
-        return min(apart, self._partition(Place(number, materialised, joined=True)))
+    def _set(self, number: int, materialised: frozenset[Node], limit: float) -> float:
+        """The best estimate for a set of materialised reductions, infinite beyond the limit."""
+        places = (Place(number, materialised, join) for join in (False, True))
+        costs = {place: self._partition(place, limit) for place in places}
+        within = {place: cost for place, cost in costs.items() if cost <= limit}
+        self.passed.update(within)
+        best = min(within.values(), default=math.inf)
+        self.reached = min(self.reached, best)
+        return best
 
     def _visited(self, number: int) -> int:
         """How many sets of a form's reductions were looked at."""
         return len({place.materialised for place in self.done if place.form == number})
 
-    def _partition(self, place: Place) -> float:
-        """The best estimate for a partition; its candidates are found."""
+    def _partition(self, place: Place, limit: float) -> float:
+        """The best estimate for a partition, whose candidates are found; infinite if it is surely
+        beyond the limit.
+        """
         if place not in self.done:
             if time.perf_counter() > self.deadline:
                 raise Deadline
-            self.done[place] = self._look(place)
+            self.done[place] = self._look(place, limit)
         return self.done[place]
 
-    def _look(self, place: Place) -> float:
+    def _look(self, place: Place, limit: float) -> float:
         partitions = self.family.forms[place.form]
         if place not in partitions.known:
             partitions.known[place] = self._groups(partitions, place)
@@ -208,7 +225,7 @@ class _Run:
         if self.incumbent is not None and floor >= self.incumbent:
             self.counts.cut_by_bound += 1
             return math.inf
-        if not self._worth(together, alone):
+        if not self._worth(together, alone, limit):
             self.counts.cut_by_model += 1
             self.lowest = min(self.lowest, floor)
             partitions.cut.add(place)
@@ -226,17 +243,17 @@ class _Run:
         for chosen in _cheapest(options):
             if any(isinstance(n, Kernel) for c in chosen for n in c.nodes):
                 why = " | ".join(c.why for c in chosen)
-                self.found.append(Found(place.form, partitions.form, chosen, why, cost))
+                self.found.append(Found(place.form, partitions.form, chosen, why, cost, place))
         if cost < self.best:
             self.best, self.place = cost, place
         return cost
 
-    def _worth(self, together: tuple[Group, ...], alone: bool) -> bool:
-        """Whether the groups may make a plan worth having: bounds on their estimates are brought
-        closer, and then their least estimates found, one after the other as long as the sum is not
-        too much.
+    def _worth(self, together: tuple[Group, ...], alone: bool, limit: float) -> bool:
+        """Whether the groups may make a plan within the limit: bounds on their estimates are
+        brought closer, and then their least estimates found, one after the other as long as the sum
+        is not too much.
         """
-        limit, costs = self.family.pruning.worth * self.best, self.costs
+        costs = self.costs
 
         def too_much() -> bool:
             return sum(costs.least(g, alone) for g in together) > limit
@@ -290,9 +307,12 @@ class _Run:
         if counts.cut_by_limit:
             for number in range(len(family.forms)):
                 self._unexplored(number)
-        # a partition may have been looked into only because the best plan was found after it
+        # a partition may have been looked into only because the best plan was found after it, or at
+        # the family's last size
         limit = family.pruning.worth * self.best
-        found = [plan for plan in self.found if plan.least <= limit]
+        found = [
+            p for p in self.found if p.least <= limit and (p.place in self.passed or not p.place)
+        ]
         found.sort(key=lambda plan: plan.number)
         kept, duplicates = ranked(found, self.instance, family.pruning.keep)
         counts.duplicates = duplicates

@@ -48,6 +48,10 @@ class Measures(Protocol):
         """`counts.distinct` of a load."""
         ...
 
+    def left(self, cut: Cuts) -> Any:
+        """The share of steps that masks leave."""
+        ...
+
     def once(self, what: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` makes, perhaps as it was made before."""
         ...
@@ -114,7 +118,6 @@ class Symbols:
         return found
 
     def left(self, cut: Cuts) -> Number:
-        """The share of a kernel's steps that masks leave."""
         return self._leaf(f"left {cut.loops}", lambda e: cut.left(e.sizes.extent))
 
     def columns(self, recipes: Mapping[str, Recipe]) -> dict[str, tuple[Traced, int]]:
@@ -174,6 +177,9 @@ class Asked:
 
     def distinct(self, load: Load) -> Number:
         return self.symbols.distinct(load)
+
+    def left(self, cut: Cuts) -> Number:
+        return self.symbols.left(cut)
 
     def once(self, what: Hashable, make: Callable[[], Any]) -> Any:
         key = self.key, what
