@@ -492,7 +492,8 @@ def _named(axes: tuple[Axis, ...], body: Poly, height: int) -> tuple[Poly, tuple
     if len(axes) == 1:
         name = Axis(f"~{height}.0", axes[0].size)
         return rename(body, {axes[0]: name}), (name,)
-    shapes = {a: (str(a.size), _shape(body, a, frozenset(axes))) for a in axes}
+    shape = _Shapes()
+    shapes = {a: (str(a.size), shape.of(body, a, frozenset(axes))) for a in axes}
     ordered = sorted(axes, key=lambda a: shapes[a])
     ties = [list(g) for _, g in itertools.groupby(ordered, key=lambda a: shapes[a])]
     if math.prod(math.factorial(len(g)) for g in ties) > _MOST_ORDERS:
@@ -517,18 +518,35 @@ def anonymous(poly: Poly) -> Poly:
     return _named(axes, poly, 1 + max(heights, default=0))[0]
 
 
-def _shape(field: Field, axis: Axis, bound: frozenset[Axis]) -> str:
-    """How an axis occurs: the term's text with the axis starred, the other bound ones blanked."""
-    if isinstance(field, Axis):
-        return "*" if field == axis else "?" if field in bound else f"{field.name}:{field.size}"
-    if isinstance(field, Atom | Mono | Poly) and not field.axes & bound:
-        return field.key
-    if isinstance(field, Atom):
-        return f"{field.kind}{_shape(field.fields, axis, bound | set(field.bound))}"
-    if isinstance(field, Mono):
-        return "".join(sorted(f"[{_shape(a, axis, bound)}^{e}]" for a, e in field.factors))
-    if isinstance(field, Poly):
-        return "".join(sorted(f"<{c}{_shape(m, axis, bound)}>" for m, c in field.terms))
-    if isinstance(field, tuple):
-        return "(" + ",".join(_shape(f, axis, bound) for f in field) + ")"
-    return repr(field)
+class _Shapes:
+    """How axes occur in terms: a term's text with one axis starred, the other bound ones blanked.
+    What an axis does not occur in has one text for all that do not.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Axis, frozenset[Axis]], str] = {}
+
+    def of(self, field: Field, axis: Axis, bound: frozenset[Axis]) -> str:
+        """The text of a field."""
+        if isinstance(field, Axis):
+            return "*" if field == axis else "?" if field in bound else f"{field.name}:{field.size}"
+        if isinstance(field, tuple):
+            return "(" + ",".join(self.of(f, axis, bound) for f in field) + ")"
+        if not isinstance(field, Atom | Mono | Poly):
+            return repr(field)
+        if not field.axes & bound:
+            return field.key
+        key = field.key, axis if axis in field.axes else _NO_AXIS, bound
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._text(field, axis, bound)
+        return found
+
+    def _text(self, field: Atom | Mono | Poly, axis: Axis, bound: frozenset[Axis]) -> str:
+        if isinstance(field, Atom):
+            return f"{field.kind}{self.of(field.fields, axis, bound.union(field.bound))}"
+        if isinstance(field, Mono):
+            texts = [f"[{self.of(a, axis, bound)}^{e}]" for a, e in field.factors]
+        else:
+            texts = [f"<{c}{self.of(m, axis, bound)}>" for m, c in field.terms]
+        return "".join(sorted(texts))
