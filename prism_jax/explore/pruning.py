@@ -30,7 +30,7 @@ class Pruning:
     mappings: int = 32
     options: int = 8
     exhaustive_up_to: int = 7
-    climb: float = 1.1
+    climb: float = 1.2
     keep: int = 64
 
 

@@ -47,9 +47,12 @@ LIMITS: Mapping[str, Pruning] = {
         NONE, exhaustive_up_to=DEFAULT.exhaustive_up_to
     ),
     "heuristic: exhaustive_up_to 0": replace(NONE, exhaustive_up_to=0),
+    f"heuristic: climb {DEFAULT.climb}, exhaustive_up_to 0": replace(
+        NONE, exhaustive_up_to=0, climb=DEFAULT.climb
+    ),
     "default": DEFAULT,
 }
-"""What is measured. Two limits are measured at a tighter value too: at their own they seldom bind
+"""What is measured. Some limits are measured at a tighter value too: at their own they seldom bind
 on programs as small as these.
 """
 
