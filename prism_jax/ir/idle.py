@@ -29,33 +29,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from prism_jax.ir.masks import Atom, atoms
-from prism_jax.ir.nodes import (
-    FLOATS,
-    REAL,
-    Axis,
-    Carried,
-    Const,
-    Iota,
-    Load,
-    Node,
-    Pointwise,
-    Reduce,
-    Size,
-)
-from prism_jax.ir.ops import numpy_dtype
+from prism_jax.ir.nodes import REAL, Axis, Const, Load, Node, Pointwise, Reduce
 from prism_jax.ir.program import walk
-from prism_jax.ir.ranges import Range, full, of_monoid, of_operator, point
+from prism_jax.ir.ranges import Range, point
+from prism_jax.ir.term_ranges import LARGEST, step
 from prism_jax.ir.sgraph import Accumulator, Loop
 
 __all__ = ["Idle", "Mask", "cutting", "every_row", "idle"]
 
 FAR = -1e9
 """A constant at most this stands in for minus infinity."""
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -210,7 +194,7 @@ class _Lemma:
             if node is self.mask:
                 known[node] = known[self.mask.args[1]] if selection is None else selection
             else:
-                known[node] = _clipped(_step(node, known, carried, node in factors), node.sort)
+                known[node] = step(node, known, carried, node in factors)
         return known[root]
 
 
@@ -226,54 +210,3 @@ def _factors(root: Node) -> frozenset[Node]:
         elif isinstance(node, Pointwise) and node.op == "mul":
             stack.extend(node.args)
     return frozenset(found)
-
-
-def _step(
-    node: Node,
-    known: Mapping[Node, Range],
-    carried: Mapping[tuple[str, str], Range],
-    finite: bool,
-) -> Range:
-    match node:
-        case Const():
-            return point(node.value)
-        case Iota():
-            return Range(0.0, float(int(node.axis.size) - 1))
-        case Load():
-            return _load(node, finite)
-        case Carried():
-            return carried.get((node.accumulator, node.phase), full(node.sort))
-        case Reduce():
-            count = math.prod(_number(a.size) for a in node.axes)
-            return of_monoid(node.monoid, node.sort, known[node.body], count)
-        case Pointwise():
-            args = tuple(known[a] for a in node.args)
-            return of_operator(node.op, node.sort, node.parameter, args)
-        case _:
-            return full(node.sort)
-
-
-def _load(node: Load, finite: bool) -> Range:
-    if node.sort != REAL or node.tensor.dtype not in FLOATS:
-        return full(node.sort)
-    most = math.inf
-    if finite:
-        import ml_dtypes
-
-        most = float(ml_dtypes.finfo(numpy_dtype(node.tensor.dtype)).max)
-    found = Range(-most, most, not finite)
-    return found | point(node.fill.value) if node.fill is not None else found
-
-
-def _clipped(found: Range, sort: str) -> Range:
-    """Ends that float32 cannot hold are infinite."""
-    if sort != REAL:
-        return found
-    low = -math.inf if found.low < -LARGEST else found.low
-    high = math.inf if found.high > LARGEST else found.high
-    return Range(low, high, found.nan)
-
-
-def _number(size: Size) -> int:
-    assert isinstance(size, int)
-    return size

@@ -2,7 +2,7 @@
 
 In: an `exp` node. Out: its tile. exp(c * x) is exp2((c * log2 e) * x): one instruction less for
 each element, at the price of rounding a large argument once more; used where the inputs are narrow
-floats anyway.
+floats anyway. So is a positive factor that a row of the argument has in common (`scales`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from prism_jax.emit.triton import contractions, scales
 from prism_jax.ir.nodes import Carried, Const, Node, Pointwise
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def _is(node: Node, number: float) -> bool:
 
 def exponential(tiles: Tiles, node: Pointwise, env: Env) -> Value:
     """exp(c * x) as exp2((c * log2 e) * x)."""
-    argument, factor = tiles.factored(node.args[0])
+    inner = scales.factored(tiles, node.args[0], env)
+    argument, factor = inner.node, inner.number
     if isinstance(argument, Pointwise) and argument.op == "sub":
         found = _difference(tiles, argument, factor, env, None)
         if found is not None:
@@ -64,16 +66,20 @@ def _difference(
     that one multiply-add is left for each element. Where `guard` is false y is infinite.
     """
     factor *= LOG2_E
-    inner, scale = tiles.factored(node.args[0])
-    left, right = tiles.number(inner, env), tiles.number(node.args[1], env)
+    inner = scales.factored(tiles, node.args[0], env)
+    left, right = tiles.number(inner.node, env), tiles.number(node.args[1], env)
     if len(right.dims) >= len(left.dims):
         return None
     scaled = _scaled(tiles, right, factor)
     if guard is not None:
         scaled = _infinite(tiles, scaled, tiles.number(guard, env))
     dims = tiles.sorted((*left.dims, *right.dims))
-    product = f"{tiles.align(left, dims)} * {scale * factor!r}"
-    text = f"tl.exp2({product} - {tiles.align(scaled, dims)})"
+    times = repr(inner.number * factor)
+    if inner.rows:
+        first, *rest = inner.rows
+        rows = contractions.times_rest(tiles, tiles.number(first, env), rest, env)
+        times = tiles.align(_scaled(tiles, rows, inner.number * factor), dims)
+    text = f"tl.exp2({tiles.align(left, dims)} * {times} - {tiles.align(scaled, dims)})"
     return tiles.assign("exp", text, dims, tiles.compute, max(left.depth, right.depth))
 
 

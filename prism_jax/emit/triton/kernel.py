@@ -76,15 +76,15 @@ def emit_kernel(kernel: Kernel, compute: str, schedule: ScheduleLike) -> Emitted
 class _Writer:
     def __init__(self, kernel: Kernel, compute: str, schedule: ScheduleLike) -> None:
         self.kernel, self.compute, self.schedule = kernel, compute, schedule
-        self.layout: Layout = lay_out(kernel, compute, schedule.products)
+        narrow = all(t.dtype not in ("float32", "float64") for t in kernel.reads)
+        exp2 = narrow if schedule.exp2 is None else schedule.exp2
+        self.cut = schedule.cut
+        self.layout: Layout = lay_out(kernel, compute, schedule.products, exp2=exp2, cut=self.cut)
         self.names = Names(("tl", "triton", "range", "float", *HELPERS))
         self.function = self.names.new(identifier(kernel.name))
         self.pointers = {
             t.name: self.names.new(f"{t.name}_ptr") for t in (*kernel.reads, *kernel.writes)
         }
-        narrow = all(t.dtype not in ("float32", "float64") for t in kernel.reads)
-        exp2 = narrow if schedule.exp2 is None else schedule.exp2
-        self.cut = schedule.cut
         self.tiles = Tiles(
             compute, self.layout, self.pointers, self.names, exp2, 32 * schedule.num_warps
         )

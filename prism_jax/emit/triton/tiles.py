@@ -360,20 +360,6 @@ class Tiles:
         holds = self.holds
         return self.resolved(holds.args[1]) if holds is not None and node is holds else node
 
-    def factored(self, node: Node) -> tuple[Node, float]:
-        """(x, c) with node = c * x and c > 0."""
-        node, factor = self.resolved(node), 1.0
-        while isinstance(node, Pointwise) and node.op in ("mul", "div"):
-            left, right = node.args
-            if isinstance(left, Const) and node.op == "mul":
-                left, right = right, left
-            if not (isinstance(right, Const) and 0.0 < float(right.value) < float("inf")):
-                break
-            number = float(right.value)
-            factor = factor * number if node.op == "mul" else factor / number
-            node = self.resolved(left)
-        return node, factor
-
 
 def name_of(dims: Iterable[Key]) -> str:
     """Dimensions for a comment."""

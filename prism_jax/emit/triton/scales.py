@@ -1,0 +1,193 @@
+"""Numbers by which whole rows or columns of a matrix product are scaled: where they are applied.
+
+In: a kernel's terms, the sides of a product. Out: which rows' scales a maximum and an exponential
+can take over (`takers`), and a product with scales moved into operands (`scaled`).
+
+A scale r[i] of a product p[i, j] = sum_k x[i, k] y[k, j] costs a multiplication for each element of
+p. Two forms cost less:
+
+* max_j r p = r max_j p for a positive r, and exp(r p - m) is 2^(p (r log2 e) - m log2 e), one
+  multiply-add: the scale costs nothing for each element, and rounds in float32 only;
+* (r x) y: a multiplication for each element of x, none in a loop that x does not depend on; r x is
+  rounded to the operands' dtype, which is a choice (`Schedule.products` = "scaled").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from prism_jax.emit.product import Sides, movable
+from prism_jax.ir.nodes import REAL, Axis, Const, Node, Pointwise, Reduce
+from prism_jax.ir.program import walk
+from prism_jax.ir.sgraph import Accumulator, Kernel
+from prism_jax.ir.term_ranges import positive
+
+if TYPE_CHECKING:
+    from prism_jax.emit.triton.spans import Layout
+    from prism_jax.emit.triton.tiles import Env, Tiles
+
+__all__ = ["Factored", "factored", "scaled", "taken", "takers"]
+
+
+def takers(kernel: Kernel, *, cut: bool) -> Mapping[Node, frozenset[Axis]]:
+    """For every term that only maxima, minima and exponentials of differences use, the axes that
+    all of them keep: a positive factor with no other axis is theirs to take. `cut`: most steps of
+    loops with a mask are written without it.
+    """
+    users: dict[Node, list[Node | Accumulator | None]] = {}
+    for loop in kernel.all_loops:
+        for accumulator in loop.accumulators:
+            users.setdefault(accumulator.summand, []).append(accumulator)
+            if accumulator.rescale is not None:
+                users.setdefault(accumulator.rescale, []).append(None)
+    for store in kernel.all_stores:
+        users.setdefault(store.value, []).append(None)
+    nodes = list(walk(kernel.roots))
+    for node in nodes:
+        for child in dict.fromkeys(node.children):
+            users.setdefault(child, []).append(node)
+    found: dict[Node, frozenset[Axis]] = {}
+    for node in reversed(nodes):  # users before what they use
+        kept = [_kept(node, user, users, found, cut) for user in users.get(node, [None])]
+        axes = frozenset.intersection(*kept)
+        if axes and node.sort == REAL:
+            found[node] = axes
+    return found
+
+
+def _kept(
+    node: Node,
+    user: Node | Accumulator | None,
+    users: Mapping[Node, Sequence[Node | Accumulator | None]],
+    found: Mapping[Node, frozenset[Axis]],
+    cut: bool,
+) -> frozenset[Axis]:
+    match user:
+        case Accumulator(monoid="max" | "min"):
+            return frozenset(user.axes)
+        case Reduce(monoid="max" | "min"):
+            return frozenset(user.axes_free)
+        case Pointwise(op="sub", args=(left, right)) if left is node and right is not node:
+            fewer = set(right.axes_free) < set(node.axes_free)
+            exponents = all(isinstance(u, Pointwise) and u.op == "exp" for u in users[user])
+            return frozenset(right.axes_free) if fewer and exponents else frozenset()
+        case Pointwise(op="mul", args=(left, right)) if left is not right:
+            other = right if left is node else left
+            return found.get(user, frozenset()) if positive(other, ends=False) else frozenset()
+        case Pointwise(op="div", args=(left, Const() as right)) if left is node:
+            return found.get(user, frozenset()) if positive(right, ends=False) else frozenset()
+        case Pointwise(op="where", args=(_, value, Const())) if cut and value is node:
+            return found.get(user, frozenset())
+        case _:
+            return frozenset()
+
+
+@dataclass(frozen=True)
+class Factored:
+    """A term as `number` * the product of `rows` * `node`, with `number` and `rows` positive."""
+
+    node: Node
+    number: float = 1.0
+    rows: tuple[Node, ...] = ()
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing was factored out."""
+        return self.number == 1.0 and not self.rows
+
+
+def factored(tiles: Tiles, node: Node, env: Env) -> Factored:
+    """The term without its positive constants, and without the scales that its users take."""
+    found = Factored(tiles.resolved(node))
+    while True:
+        node = found.node
+        if isinstance(node, Reduce):
+            return _product_factored(tiles, found, node, env)
+        if not (isinstance(node, Pointwise) and node.op in ("mul", "div")):
+            return found
+        left, right = node.args
+        if node.op == "mul" and not _comes_off(tiles, node, right, env):
+            left, right = right, left
+        if not _comes_off(tiles, node, right, env):
+            return found
+        number, rows = found.number, found.rows
+        if isinstance(right, Const):
+            value = float(right.value)
+            number = number * value if node.op == "mul" else number / value
+        elif node.op == "mul":
+            rows = (*rows, right)
+        else:
+            return found
+        found = Factored(tiles.resolved(left), number, rows)
+
+
+def taken(
+    layout: Layout, node: Node, factor: Node, ragged: Callable[[frozenset[Axis]], bool]
+) -> bool:
+    """Whether the users of `node` take a factor of it. `ragged`: whether lanes along some of these
+    axes are no elements: an infinity stands there, which a factor of zero would spoil.
+    """
+    kept = layout.takers.get(node, frozenset())
+    if isinstance(factor, Const) or not frozenset(factor.axes_free) <= kept:
+        return False
+    return positive(factor, ends=ragged(frozenset(node.axes_free) - kept))
+
+
+def _comes_off(tiles: Tiles, node: Node, factor: Node, env: Env) -> bool:
+    if isinstance(factor, Const):
+        return 0.0 < float(factor.value) < math.inf
+
+    def ragged(axes: frozenset[Axis]) -> bool:
+        return any(tiles.span(a, env).ragged for a in axes)
+
+    return taken(tiles.layout, node, factor, ragged)
+
+
+def _product_factored(tiles: Tiles, found: Factored, node: Reduce, env: Env) -> Factored:
+    """The same for a matrix product: the scales of its result that come off."""
+    layout = tiles.layout
+    where = {a: s.key for a, s in env.items() if a not in node.axes}
+    product = layout.products.get(layout.site(node, node.body.axes_free, where))
+    if product is None:
+        return found
+    off = [f for f in product.rest if not isinstance(f, Const) and _comes_off(tiles, node, f, env)]
+    if not off:
+        return found
+    kept = [f for f in product.rest if f not in off]
+    body, *others = (*product.left, *product.right, *kept)
+    for other in others:
+        body = Pointwise("mul", (body, other))
+    bare = Reduce(node.monoid, node.axes, body, node.precision, node.index_sort)
+    site = layout.site(bare, body.axes_free, where)
+    layout.products[site] = replace(product, rest=tuple(kept))
+    rows = tuple(f for f in product.rest if f in off)
+    return Factored(bare, found.number, (*found.rows, *rows))
+
+
+def scaled(
+    found: Sides,
+    ignored: frozenset[Axis],
+    stays: Callable[[Node], bool],
+    work: Callable[[Sequence[Axis]], tuple[int, int]],
+) -> Sides:
+    """The product with scales of its result moved into operands, where that is no more work.
+
+    `ignored` as for `sides`. `stays`: a factor that costs nothing where it is. `work`: of something
+    with these axes, how deep in loops it is computed, and its elements.
+    """
+    result = (*found.batch, *found.m, *found.n)
+    deep, most = work((*result, *found.k))[0], work(result)[1]
+    for node, left in movable(found, ignored):
+        depth, elements = work((*found.batch, *(found.m if left else found.n), *found.k))
+        if stays(node) or (depth == deep and elements > most):
+            continue
+        at = found.rest.index(node)
+        rest = (*found.rest[:at], *found.rest[at + 1 :])
+        if left:
+            found = replace(found, left=(*found.left, node), rest=rest)
+        else:
+            found = replace(found, right=(*found.right, node), rest=rest)
+    return found

@@ -1,0 +1,111 @@
+"""The range of a kernel's terms, node by node, as float32 holds them.
+
+In: a node and the ranges of what it is made of. Out: its `Range`. Loads may be anything that their
+dtype holds; a square is not negative.
+
+>>> from prism_jax.ir.nodes import Axis, Const, Load, Pointwise, Tensor, at
+>>> i = Axis("i", 4)
+>>> x = Load(Tensor("x", (4,), "float16"), (at(i),))
+>>> square = Pointwise("mul", (x, x))
+>>> range_of(square).low
+0.0
+>>> positive(Pointwise("rsqrt", (Pointwise("add", (square, Const(1e-6))),)), ends=False)
+True
+>>> positive(Pointwise("rsqrt", (square,)), ends=False), positive(x, ends=False)
+(False, False)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from prism_jax.ir.nodes import FLOATS, REAL, Carried, Const, Iota, Load, Node, Pointwise, Reduce
+from prism_jax.ir.ops import numpy_dtype
+from prism_jax.ir.program import walk
+from prism_jax.ir.ranges import Range, full, of_monoid, of_operator, point
+
+__all__ = ["LARGEST", "positive", "range_of", "step"]
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@lru_cache(maxsize=4096)
+def range_of(root: Node) -> Range:
+    """The range of a term, whatever its loads and accumulators hold."""
+    known: dict[Node, Range] = {}
+    for node in walk([root]):
+        known[node] = step(node, known, {}, False)
+    return known[root]
+
+
+def positive(root: Node, *, ends: bool) -> bool:
+    """Whether a term is above zero and finite, or NaN. `ends`: it may not be zero by underflow
+    either, as 1 over a square that overflowed is.
+    """
+    found = range_of(root)
+    low = found.low > 0 or (found.low == 0 and not ends)
+    return root.sort == REAL and low and found.high < math.inf
+
+
+def step(
+    node: Node,
+    known: Mapping[Node, Range],
+    carried: Mapping[tuple[str, str], Range],
+    finite: bool,
+) -> Range:
+    """The range of a node from those of its operands, accumulators' by name and phase; `finite`: a
+    load is taken to be a finite number.
+    """
+    return _clipped(_step(node, known, carried, finite), node.sort)
+
+
+def _step(
+    node: Node,
+    known: Mapping[Node, Range],
+    carried: Mapping[tuple[str, str], Range],
+    finite: bool,
+) -> Range:
+    match node:
+        case Const():
+            return point(node.value)
+        case Iota():
+            return Range(0.0, float(int(node.axis.size) - 1))
+        case Load():
+            return _load(node, finite)
+        case Carried():
+            return carried.get((node.accumulator, node.phase), full(node.sort))
+        case Reduce():
+            count = math.prod(int(a.size) for a in node.axes)
+            return of_monoid(node.monoid, node.sort, known[node.body], count)
+        case Pointwise():
+            args = tuple(known[a] for a in node.args)
+            found = of_operator(node.op, node.sort, node.parameter, args)
+            square = node.op == "mul" and node.sort == REAL and node.args[0] is node.args[1]
+            return Range(max(0.0, found.low), found.high, args[0].nan) if square else found
+        case _:
+            return full(node.sort)
+
+
+def _load(node: Load, finite: bool) -> Range:
+    if node.sort != REAL or node.tensor.dtype not in FLOATS:
+        return full(node.sort)
+    most = math.inf
+    if finite:
+        import ml_dtypes
+
+        most = float(ml_dtypes.finfo(numpy_dtype(node.tensor.dtype)).max)
+    found = Range(-most, most, not finite)
+    return found | point(node.fill.value) if node.fill is not None else found
+
+
+def _clipped(found: Range, sort: str) -> Range:
+    """Ends that float32 cannot hold are infinite."""
+    if sort != REAL:
+        return found
+    low = -math.inf if found.low < -LARGEST else found.low
+    high = math.inf if found.high > LARGEST else found.high
+    return Range(low, high, found.nan)
