@@ -19,7 +19,7 @@ from prism_jax.explore.bounds import estimate
 from prism_jax.explore.sizes import Table, evaluate
 from prism_jax.instantiate.expect import Shape, expected
 from prism_jax.instantiate.plan import Schedule
-from prism_jax.instantiate.work import cut_loops, less, share_left, wasted
+from prism_jax.instantiate.work import cut_loops, has_scales, less, share_left, wasted
 from prism_jax.ir.forms import Form
 from prism_jax.ir.sgraph import Kernel
 
@@ -72,7 +72,7 @@ class Ranking:
                 keep &= table[symbol] == value
         chosen = np.flatnonzero(keep)
         self.structure_s = float(estimate(form, device)[chosen].min(initial=np.inf))
-        self.cuts = bool(cut_loops(kernel))
+        self.cuts, self.scales = bool(cut_loops(kernel)), has_scales(kernel)
         if self.cuts:
             form = less(form, share_left(kernel, table))
         self._shapes, self._seconds = self._times(form, table, rows, chosen)
@@ -163,6 +163,8 @@ class Ranking:
         if self.kernel.loops and row.blocks > self.device.sm_count:
             for group in SWIZZLES:
                 yield replace(schedule, swizzle=1 if schedule.swizzle == group else group)
+        if self.scales:
+            yield replace(schedule, products="dot" if schedule.products == "scaled" else "scaled")
         yield replace(schedule, hints=not schedule.hints)
 
     def _some(self, sizes: Sizes, most: int) -> list[Schedule]:

@@ -27,11 +27,12 @@ import numpy.typing as npt
 from prism_jax.ir.forms import Form, width
 from prism_jax.ir.idle import Mask, cutting
 from prism_jax.ir.masks import Atom
-from prism_jax.ir.nodes import Axis, Load
+from prism_jax.ir.nodes import Axis, Load, Reduce
+from prism_jax.ir.product import movable, product_of
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, Loop
 
-__all__ = ["cut_loops", "less", "share_left", "wasted"]
+__all__ = ["cut_loops", "has_scales", "less", "share_left", "wasted"]
 
 LINE = 128
 """Bytes that lie together for a block to use all that the memory hands over: a cache line."""
@@ -50,6 +51,18 @@ def cut_loops(kernel: Kernel) -> list[tuple[Loop, Mask]]:
         if mask is not None and all(isinstance(a.size, int) for x in mask.atoms for a in _axes(x)):
             found.append((loop, mask))
     return found
+
+
+def has_scales(kernel: Kernel) -> bool:
+    """Whether a loop has a matrix product of which whole rows or columns are scaled."""
+    for loop in kernel.all_loops:
+        stored = [store.value for store in loop.stores]
+        for node in walk([*(a.summand for a in loop.accumulators), *stored]):
+            if isinstance(node, Reduce):
+                found = product_of(node.monoid, node.body, node.axes)
+                if found is not None and movable(found):
+                    return True
+    return False
 
 
 def share_left(

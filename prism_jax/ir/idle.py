@@ -33,8 +33,8 @@ from prism_jax.ir.masks import Atom, atoms
 from prism_jax.ir.nodes import REAL, Axis, Const, Load, Node, Pointwise, Reduce
 from prism_jax.ir.program import walk
 from prism_jax.ir.ranges import Range, point
-from prism_jax.ir.term_ranges import LARGEST, step
 from prism_jax.ir.sgraph import Accumulator, Loop
+from prism_jax.ir.term_ranges import LARGEST, step
 
 __all__ = ["Idle", "Mask", "cutting", "every_row", "idle"]
 

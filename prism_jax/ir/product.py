@@ -121,12 +121,11 @@ def sides(
     return Sides(left, right, rest, *map(in_order, (everywhere, m, k, n)))
 
 
-def movable(
-    found: Sides, ignored: frozenset[Axis] = frozenset()
-) -> list[tuple[Node, bool]]:
+def movable(found: Sides, ignored: frozenset[Axis] = frozenset()) -> list[tuple[Node, bool]]:
     """The factors of the result that could be factors of one side's operand, and whether that is
     the left one: those that vary along axes that only this side has. `ignored` as for `sides`.
 
+    >>> from prism_jax.ir.nodes import Load, Tensor, at
     >>> i, j, k = Axis("i", 4), Axis("j", 4), Axis("k", 8)
     >>> x = Load(Tensor("x", (4, 8), "float16"), (at(i), at(k)))
     >>> w = Load(Tensor("w", (8, 4), "float16"), (at(k), at(j)))

@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from prism_jax.emit.product import Sides, movable
-from prism_jax.ir.nodes import REAL, Axis, Const, Node, Pointwise, Reduce
+from prism_jax.ir.nodes import REAL, Axis, Const, Load, Node, Pointwise, Reduce
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel
 from prism_jax.ir.term_ranges import positive
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prism_jax.emit.triton.spans import Layout
     from prism_jax.emit.triton.tiles import Env, Tiles
 
-__all__ = ["Factored", "factored", "scaled", "taken", "takers"]
+__all__ = ["Factored", "factored", "placed", "scaled", "taken", "takers"]
 
 
 def takers(kernel: Kernel, *, cut: bool) -> Mapping[Node, frozenset[Axis]]:
@@ -167,22 +167,53 @@ def _product_factored(tiles: Tiles, found: Factored, node: Reduce, env: Env) -> 
     return Factored(bare, found.number, (*found.rows, *rows))
 
 
+Work: TypeAlias = Callable[[Sequence[Axis]], tuple[int, int]]
+"""Of something with these axes: how deep in loops it is computed, and its elements."""
+
+
+def placed(found: Sides, ignored: frozenset[Axis], work: Work) -> Sides:
+    """The product with the factors that only summed axes have on the side where they cost least: an
+    operand that fewer loops compute, or the smaller one of two that are loaded. `ignored` as for
+    `sides`.
+    """
+    shared = frozenset((*found.batch, *found.k)) | ignored
+    both = [list(found.left), list(found.right)]
+    loose = [[n for n in side if frozenset(n.axes_free) <= shared] for side in both]
+    costs = [work(axes) for axes in _axes(found)]
+    loaded = all(_loaded([n for n in both[s] if n not in loose[s]]) for s in (0, 1))
+    for here, there in ((0, 1), (1, 0)):
+        less = costs[there] < costs[here] if loaded else costs[there][0] < costs[here][0]
+        for node in loose[here] if less else ():
+            left = list(both[here])
+            left.remove(node)
+            if frozenset(found.k) <= frozenset(a for n in left for a in n.axes_free):
+                both[here] = left
+                both[there].append(node)
+    return replace(found, left=tuple(both[0]), right=tuple(both[1]))
+
+
 def scaled(
     found: Sides,
     ignored: frozenset[Axis],
+    work: Work,
     stays: Callable[[Node], bool],
-    work: Callable[[Sequence[Axis]], tuple[int, int]],
+    *,
+    rounded: bool,
 ) -> Sides:
-    """The product with scales of its result moved into operands, where that is no more work.
+    """The product with scales of its result moved into operands where that is no more work.
 
-    `ignored` as for `sides`. `stays`: a factor that costs nothing where it is. `work`: of something
-    with these axes, how deep in loops it is computed, and its elements.
+    `ignored` as for `sides`. `stays`: a factor that costs nothing where it is. `rounded`: also
+    into operands that are not rounded yet, and in every step.
     """
     result = (*found.batch, *found.m, *found.n)
     deep, most = work((*result, *found.k))[0], work(result)[1]
     for node, left in movable(found, ignored):
-        depth, elements = work((*found.batch, *(found.m if left else found.n), *found.k))
-        if stays(node) or (depth == deep and elements > most):
+        side = found.left if left else found.right
+        depth, elements = work(_axes(found)[0 if left else 1])
+        free = depth < deep
+        if free and not _loaded(side):
+            pass  # rounded anyway, and less often out of range with its scale than without
+        elif not rounded or stays(node) or (elements > most and not free):
             continue
         at = found.rest.index(node)
         rest = (*found.rest[:at], *found.rest[at + 1 :])
@@ -191,3 +222,11 @@ def scaled(
         else:
             found = replace(found, right=(*found.right, node), rest=rest)
     return found
+
+
+def _axes(found: Sides) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
+    return (*found.batch, *found.m, *found.k), (*found.batch, *found.n, *found.k)
+
+
+def _loaded(side: Sequence[Node]) -> bool:
+    return len(side) == 1 and isinstance(side[0], Load)

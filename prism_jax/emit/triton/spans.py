@@ -256,16 +256,15 @@ class _Planner:
         allowed = dot_precision(what.precision, self.compute)
         if allowed is None:
             return
-        if self.wanted == "scaled":
-            found = self._scaled(found, what, where, scalars)
+        found = self._placed(found, what, where, scalars)
         layout.products[site] = found
         operand = "" if allowed.input_precision == "tf32" else allowed.operand
         self.dots.append(_Product(found, where, isinstance(what, Accumulator), operand))
 
-    def _scaled(
+    def _placed(
         self, found: Sides, what: Accumulator | Reduce, where: Where, scalars: frozenset[Axis]
     ) -> Sides:
-        """The product with scales of its result moved into operands."""
+        """The product with its scales where they cost least."""
         layout = self.layout
 
         def ragged(axes: frozenset[Axis]) -> bool:
@@ -278,7 +277,8 @@ class _Planner:
             dims = [layout.at(a, where) for a in axes]
             return max((self.depth.get(d.key, 0) for d in dims), default=0), _lanes(dims)
 
-        return scales.scaled(found, scalars, stays, work)
+        found = scales.placed(found, scalars, work)
+        return scales.scaled(found, scalars, work, stays, rounded=self.wanted == "scaled")
 
     def _widen(self, dot: _Product) -> None:
         """Gives each side of a product the lanes that `tl.dot` needs; the new lanes are masked."""
