@@ -27,8 +27,8 @@ class Schedule:
         columns in its operands where that is no more work: one rounding more, fewer
         multiplications) or "mulsum" (multiply, then add up).
       cut: leave out the steps of a loop that an affine mask makes idle (`ir.idle`).
-      exp2: write exp(c x) as 2^(c' x), with all constant factors in c'; None: where no input is
-        wider than 16 bits, since a large argument is rounded once more.
+      exp2: write exp(c x) as 2^(c' x), with all constant factors in c'; None: where no input, or no
+        output, is wider than 16 bits, since a large argument is rounded once more.
       swizzle: blocks of the first grid axis that run together along the second; 1: plain order.
       hints: tell the cache which loads are read once and which again by other blocks.
     """

@@ -9,9 +9,9 @@ dtype holds; a square is not negative.
 >>> square = Pointwise("mul", (x, x))
 >>> range_of(square).low
 0.0
->>> positive(Pointwise("rsqrt", (Pointwise("add", (square, Const(1e-6))),)), ends=False)
+>>> positive(Pointwise("rsqrt", (Pointwise("add", (square, Const(1e-6))),)))
 True
->>> positive(Pointwise("rsqrt", (square,)), ends=False), positive(x, ends=False)
+>>> positive(Pointwise("rsqrt", (square,))), positive(x)
 (False, False)
 """
 
@@ -42,13 +42,12 @@ def range_of(root: Node) -> Range:
     return known[root]
 
 
-def positive(root: Node, *, ends: bool) -> bool:
-    """Whether a term is above zero and finite, or NaN. `ends`: it may not be zero by underflow
-    either, as 1 over a square that overflowed is.
+def positive(root: Node) -> bool:
+    """Whether a term is finite and not below zero, or NaN. It is zero by underflow only, as 1 over
+    what overflowed is.
     """
     found = range_of(root)
-    low = found.low > 0 or (found.low == 0 and not ends)
-    return root.sort == REAL and low and found.high < math.inf
+    return root.sort == REAL and found.low >= 0 and found.high < math.inf
 
 
 def step(

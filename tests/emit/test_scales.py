@@ -34,10 +34,13 @@ def normed(
     dtype: str,
     *,
     weights: bool = False,
+    outside: bool = False,
     causal: bool = False,
     eps: float = 1e-6,
 ) -> Case:
-    """Attention with root mean square norms of queries and keys; keys may have weights w."""
+    """Attention with root mean square norms of queries and keys; keys may have weights. `outside`:
+    the product is scaled, not what is multiplied.
+    """
     bb, i, j, dd = Axis("b", b), Axis("i", n), Axis("j", m), Axis("d", d)
     q, k = Tensor("q", (b, n, d), dtype), Tensor("k", (b, d, m), dtype)
     w, v = Tensor("w", (d,), dtype), Tensor("v", (b, m, d), dtype)
@@ -51,6 +54,9 @@ def normed(
     query, key = norm(load(q, bb, i, dd)), norm(load(k, bb, dd, j))
     key = (*key, load(w, dd)) if weights else key
     scores: Node = Reduce("sum", (dd,), mul(mul(*query), mul(*key)), p)
+    if outside:
+        scores = Reduce("sum", (dd,), mul(query[0], key[0]), p)
+        scores = mul(op("mul", scores, key[1]), query[1])
     if causal:
         scores = op("where", op("le", Iota(j), Iota(i)), scores, Const(-1e30))
     top, total, out = softmax_accumulators(scores, (bb, i), load(v, bb, j, dd), (bb, i, dd), p)
@@ -91,14 +97,18 @@ def test_all_forms_have_one_value(
             agree(case, interpreted(case, given, schedule), wanted, dtype)
 
 
-def test_maxima_and_exponentials_take_scales_of_rows() -> None:
-    source = text(normed(1, 64, 64, 16, "float16"), Schedule())
+@pytest.mark.parametrize("outside", [False, True])
+def test_maxima_and_exponentials_take_scales_of_rows(outside: bool) -> None:
+    case = normed(2, 19, 37, 16, "float16", outside=outside)
+    given = inputs(case)
+    agree(case, interpreted(case, given, Schedule()), expected(case, given), "float16")
+    source = text(case, Schedule())
     name = "dot"
     (row_max,) = [line for line in loop(source) if "tl.reduce(" in line]
     (keys,) = [line for line in loop(source) if f"= {name} * " in line]
     assert "[None, :]" in keys  # the keys' scale; the queries' is one number for each maximum
     scaled = keys.split("=")[0].strip()
-    assert f"tl.reduce({scaled}," in row_max
+    assert f"tl.reduce({scaled}_in," in row_max
     (weights,) = [line for line in loop(source) if f"tl.exp2({scaled} * " in line]
     assert re.search(rf"tl\.exp2\({scaled} \* \w+_log2\[:, None\] - ", weights)
 

@@ -76,9 +76,9 @@ def _kept(
             return frozenset(right.axes_free) if fewer and exponents else frozenset()
         case Pointwise(op="mul", args=(left, right)) if left is not right:
             other = right if left is node else left
-            return found.get(user, frozenset()) if positive(other, ends=False) else frozenset()
+            return found.get(user, frozenset()) if positive(other) else frozenset()
         case Pointwise(op="div", args=(left, Const() as right)) if left is node:
-            return found.get(user, frozenset()) if positive(right, ends=False) else frozenset()
+            return found.get(user, frozenset()) if positive(right) else frozenset()
         case Pointwise(op="where", args=(_, value, Const())) if cut and value is node:
             return found.get(user, frozenset())
         case _:
@@ -109,9 +109,9 @@ def factored(tiles: Tiles, node: Node, env: Env) -> Factored:
         if not (isinstance(node, Pointwise) and node.op in ("mul", "div")):
             return found
         left, right = node.args
-        if node.op == "mul" and not _comes_off(tiles, node, right, env):
+        if node.op == "mul" and not _comes_off(tiles, node, right):
             left, right = right, left
-        if not _comes_off(tiles, node, right, env):
+        if not _comes_off(tiles, node, right):
             return found
         number, rows = found.number, found.rows
         if isinstance(right, Const):
@@ -124,26 +124,19 @@ def factored(tiles: Tiles, node: Node, env: Env) -> Factored:
         found = Factored(tiles.resolved(left), number, rows)
 
 
-def taken(
-    layout: Layout, node: Node, factor: Node, ragged: Callable[[frozenset[Axis]], bool]
-) -> bool:
-    """Whether the users of `node` take a factor of it. `ragged`: whether lanes along some of these
-    axes are no elements: an infinity stands there, which a factor of zero would spoil.
+def taken(layout: Layout, node: Node, factor: Node) -> bool:
+    """Whether the users of `node` take a factor of it: each row has an element, so that a maximum
+    is no infinity that stands for none.
     """
     kept = layout.takers.get(node, frozenset())
-    if isinstance(factor, Const) or not frozenset(factor.axes_free) <= kept:
-        return False
-    return positive(factor, ends=ragged(frozenset(node.axes_free) - kept))
+    own = frozenset(factor.axes_free)
+    return not isinstance(factor, Const) and own <= kept and positive(factor)
 
 
-def _comes_off(tiles: Tiles, node: Node, factor: Node, env: Env) -> bool:
+def _comes_off(tiles: Tiles, node: Node, factor: Node) -> bool:
     if isinstance(factor, Const):
         return 0.0 < float(factor.value) < math.inf
-
-    def ragged(axes: frozenset[Axis]) -> bool:
-        return any(tiles.span(a, env).ragged for a in axes)
-
-    return taken(tiles.layout, node, factor, ragged)
+    return taken(tiles.layout, node, factor)
 
 
 def _product_factored(tiles: Tiles, found: Factored, node: Reduce, env: Env) -> Factored:
@@ -153,7 +146,7 @@ def _product_factored(tiles: Tiles, found: Factored, node: Reduce, env: Env) -> 
     product = layout.products.get(layout.site(node, node.body.axes_free, where))
     if product is None:
         return found
-    off = [f for f in product.rest if not isinstance(f, Const) and _comes_off(tiles, node, f, env)]
+    off = [f for f in product.rest if not isinstance(f, Const) and _comes_off(tiles, node, f)]
     if not off:
         return found
     kept = [f for f in product.rest if f not in off]

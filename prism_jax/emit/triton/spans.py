@@ -267,11 +267,8 @@ class _Planner:
         """The product with its scales where they cost least."""
         layout = self.layout
 
-        def ragged(axes: frozenset[Axis]) -> bool:
-            return any(layout.at(a, where).ragged for a in axes)
-
         def stays(factor: Node) -> bool:
-            return isinstance(what, Reduce) and scales.taken(layout, what, factor, ragged)
+            return isinstance(what, Reduce) and scales.taken(layout, what, factor)
 
         def work(axes: Sequence[Axis]) -> tuple[int, int]:
             dims = [layout.at(a, where) for a in axes]
