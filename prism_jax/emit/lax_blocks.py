@@ -277,7 +277,7 @@ class _Writer:
         spans = {a: self.terms.range_of(a, env) for a in env}
         extents = {a: cuts.Extent(r.start, r.size or 1) for a, r in spans.items()}
         found = cuts.find(loop, extents, tile, "jnp")
-        if found is None or (found[1].checks and loop.split is not None):
+        if found is None or found[1].rows or (found[1].checks and loop.split is not None):
             return low, high, ()
         _, cut = found
         if cut.low is not None:

@@ -45,9 +45,11 @@ def cut_loops(kernel: Kernel) -> list[tuple[Loop, Mask]]:
     """The loops that a mask cuts, with the mask."""
     found: list[tuple[Loop, Mask]] = []
     for loop in kernel.loops:
-        if loop.split is not None or not isinstance(loop.axis.size, int):
+        if not isinstance(loop.axis.size, int):
             continue
         mask = cutting(loop)
+        if mask is not None and loop.split is not None and mask.idle.checks:
+            continue
         if mask is not None and all(isinstance(a.size, int) for x in mask.atoms for a in _axes(x)):
             found.append((loop, mask))
     return found

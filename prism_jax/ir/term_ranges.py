@@ -28,7 +28,7 @@ from prism_jax.ir.ops import numpy_dtype
 from prism_jax.ir.program import walk
 from prism_jax.ir.ranges import Range, full, of_monoid, of_operator, point
 
-__all__ = ["LARGEST", "positive", "range_of", "step"]
+__all__ = ["LARGEST", "clipped", "positive", "range_of", "step"]
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -57,9 +57,9 @@ def step(
     finite: bool,
 ) -> Range:
     """The range of a node from those of its operands, accumulators' by name and phase; `finite`: a
-    load is taken to be a finite number.
+    load is taken to be a finite number, a divisor not to be zero.
     """
-    return _clipped(_step(node, known, carried, finite), node.sort)
+    return clipped(_step(node, known, carried, finite), node.sort)
 
 
 def _step(
@@ -82,6 +82,10 @@ def _step(
             return of_monoid(node.monoid, node.sort, known[node.body], count)
         case Pointwise():
             args = tuple(known[a] for a in node.args)
+            if finite and node.op == "div" and node.sort == REAL:
+                top = args[0]
+                none = (top.low, top.high) == (0.0, 0.0)
+                return top if none else Range(-LARGEST, LARGEST, top.nan)
             found = of_operator(node.op, node.sort, node.parameter, args)
             square = node.op == "mul" and node.sort == REAL and node.args[0] is node.args[1]
             return Range(max(0.0, found.low), found.high, args[0].nan) if square else found
@@ -101,7 +105,7 @@ def _load(node: Load, finite: bool) -> Range:
     return found | point(node.fill.value) if node.fill is not None else found
 
 
-def _clipped(found: Range, sort: str) -> Range:
+def clipped(found: Range, sort: str) -> Range:
     """Ends that float32 cannot hold are infinite."""
     if sort != REAL:
         return found

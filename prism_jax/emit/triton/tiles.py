@@ -72,7 +72,8 @@ class Tiles:
       blocks: axes that are spread over several blocks, if loads are to say who reads them again.
       carried: value of each accumulator by name and phase, as far as it has one now.
       helpers: names of the helper functions called so far.
-      holds: a selection whose mask is true everywhere in the loop that is open.
+      holds: a selection whose mask is true everywhere in the loop that is open; so are others by
+        the same mask.
       elements: of a thread, for each name.
       maxima: what each running maximum is the maximum of.
       apart: whether the open loop loads something once as an operand and once for other uses.
@@ -303,7 +304,7 @@ class Tiles:
         return self.assign(node.axis.name, text, dims, node.sort, span.depth, node.axis.name)
 
     def _pointwise(self, node: Pointwise, env: Env) -> Value:
-        if node is self.holds:
+        if self._held(node):
             return self.tile(node.args[1], env)
         if node.op == "exp" and self.exp2 and self.compute == "float32":
             return exponentials.exponential(self, node, env)
@@ -365,8 +366,14 @@ class Tiles:
 
     def resolved(self, node: Node) -> Node:
         """What stands for a node here: a selection whose mask holds is its first value."""
+        while isinstance(node, Pointwise) and self._held(node):
+            node = node.args[1]
+        return node
+
+    def _held(self, node: Pointwise) -> bool:
+        """Whether the node selects by the mask that holds here."""
         holds = self.holds
-        return self.resolved(holds.args[1]) if holds is not None and node is holds else node
+        return node.op == "where" and holds is not None and node.args[0] is holds.args[0]
 
 
 def name_of(dims: Iterable[Key]) -> str:
