@@ -89,6 +89,14 @@ def test_cut_loops_have_the_same_value(
         agree_within(case, jax.jit(blocks.call)(*arrays.values()), wanted, dtype)
 
 
+def test_blocked_lax_cuts_them_too() -> None:
+    for kind in KINDS:
+        case = gradient(kind, 40, 40, 8, "float32")
+        cut, whole = (lax_blocks.emit(case.sgraph, case.sizes, cut=c).source for c in (True, False))
+        assert cut != whole
+        assert ("jnp.all(top" in cut) is (kind not in ZEROS)
+
+
 def agree_within(case: Case, found: object, wanted: object, dtype: str) -> None:
     """Operands of products are rounded to the dtype, results are float32."""
     agree(case, found, wanted, "float32" if dtype == "float32" else dtype)
@@ -146,6 +154,8 @@ def test_a_maximum_that_is_no_number_stops_the_cut() -> None:
     arrays["top"][20] = np.nan
     (found,) = interpreted(case, arrays, Schedule(cut=True))
     assert np.isnan(found).all()
+    blocks = lax_blocks.emit(case.sgraph, case.sizes, cut=True)
+    assert np.isnan(np.asarray(jax.jit(blocks.call)(*arrays.values())[0])).all()
 
 
 def test_gradients_without_a_check_where_the_mask_chooses_zero() -> None:
