@@ -31,6 +31,7 @@ from prism_jax.ir.nodes import Axis, Load, Reduce
 from prism_jax.ir.product import movable, product_of
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, Loop
+from prism_jax.ir.term_ranges import positive
 
 __all__ = ["cut_loops", "has_scales", "less", "share_left", "wasted"]
 
@@ -56,14 +57,17 @@ def cut_loops(kernel: Kernel) -> list[tuple[Loop, Mask]]:
 
 
 def has_scales(kernel: Kernel) -> bool:
-    """Whether a loop has a matrix product of which whole rows or columns are scaled."""
+    """Whether a loop has a matrix product of which rows or columns have scales that cost something:
+    those that change from step to step, or that nobody takes (`emit.triton.scales`).
+    """
     for loop in kernel.all_loops:
         stored = [store.value for store in loop.stores]
         for node in walk([*(a.summand for a in loop.accumulators), *stored]):
             if isinstance(node, Reduce):
                 found = product_of(node.monoid, node.body, node.axes)
-                if found is not None and movable(found):
-                    return True
+                for scale, _ in movable(found) if found is not None else ():
+                    if loop.axis in scale.axes_free or not positive(scale):
+                        return True
     return False
 
 

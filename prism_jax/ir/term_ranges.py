@@ -72,13 +72,15 @@ def _step(
         case Const():
             return point(node.value)
         case Iota():
-            return Range(0.0, float(int(node.axis.size) - 1))
+            size = node.axis.size
+            return Range(0.0, float(size - 1) if isinstance(size, int) else math.inf)
         case Load():
             return _load(node, finite)
         case Carried():
             return carried.get((node.accumulator, node.phase), full(node.sort))
         case Reduce():
-            count = math.prod(int(a.size) for a in node.axes)
+            sizes = [a.size for a in node.axes if isinstance(a.size, int)]
+            count = math.prod(sizes) if len(sizes) == len(node.axes) else None
             return of_monoid(node.monoid, node.sort, known[node.body], count)
         case Pointwise():
             args = tuple(known[a] for a in node.args)

@@ -16,10 +16,11 @@ from prism_jax.emit.triton import emit
 from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.instantiate.plan_text import parse_plan, print_plan
 from prism_jax.instantiate.rank import Ranking
+from prism_jax.instantiate.work import has_scales
 from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Reduce, Tensor
 from prism_jax.ir.sgraph import GridAxis, Kernel, Loop, SGraph
 
-from .graphs import Case, load, mul, op, record, softmax_accumulators, store
+from .graphs import Case, attention, load, mul, op, record, softmax_accumulators, store
 from .harness import agree, expected, inputs, interpreted
 from .test_compile import DEVICES, compiled, sources
 
@@ -185,6 +186,7 @@ def test_the_choice_is_known() -> None:
     _, sizes, schedule = ranking.first(4)[0]
     near = [s for _, same, s in ranking.around(sizes, schedule) if same == sizes]
     assert replace(schedule, products="scaled") in near
+    assert not has_scales(attention(16, 256, 4096, 64, "float16").sgraph.kernels[0])
     back = [s for _, _, s in ranking.around(sizes, replace(schedule, products="scaled"))]
     assert schedule in back
     plan = Plan(case.sgraph, "triton", "H100", tuple(sorted(case.sizes.items())), (SCALED,))
