@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from prism_jax.ir.idle import cutting
 from prism_jax.ir.masks import Atom
-from prism_jax.ir.nodes import Axis, Pointwise
+from prism_jax.ir.nodes import Axis, Node, Pointwise
 from prism_jax.ir.sgraph import Loop
 
 __all__ = ["Cut", "Extent", "find", "growing"]
@@ -34,14 +34,17 @@ class Cut:
 
     `low` and `high`: outside, the mask is false everywhere (None: no bound). `full`: below it, and
     from `low` on, whole tiles are true everywhere (None: not known); it is a multiple of the tile.
-    `checks`: running maxima that must be above a number after the other steps; else those that were
-    left out must be done.
+    `whole`: from it on, and below `high`, all is true everywhere (None: not known); a multiple of
+    the tile too. `checks`: running maxima that must be above a number after the other steps; else
+    those that were left out must be done. `rows`: terms that must be, or nothing may be left out.
     """
 
     low: str | None
     high: str | None
     full: str | None
+    whole: str | None = None
     checks: tuple[tuple[str, float], ...] = ()
+    rows: tuple[tuple[Node, float], ...] = ()
 
 
 def find(
@@ -58,8 +61,9 @@ def find(
     cut = _cut(mask.atoms, loop.axis, extents, tile)
     if cut.low is None and cut.high is None:
         return None
-    low, high, full = (t and t.replace("tl.", f"{library}.") for t in (cut.low, cut.high, cut.full))
-    return mask.selection, Cut(low, high, full, mask.idle.checks)
+    bounds = (cut.low, cut.high, cut.full, cut.whole)
+    low, high, full, whole = (t and t.replace("tl.", f"{library}.") for t in bounds)
+    return mask.selection, Cut(low, high, full, whole, mask.idle.checks, mask.idle.rows)
 
 
 def growing(loops: Sequence[Loop]) -> frozenset[Axis]:
@@ -81,23 +85,28 @@ def _cut(known: Sequence[Atom], axis: Axis, extents: Mapping[Axis, Extent], tile
     lows: list[str] = []
     highs: list[str] = []
     fulls: list[str | None] = []
+    wholes: list[str | None] = []
     for atom in known:
         step = atom.of(axis)
         if abs(step) != 1:
             fulls.append(None)
+            wholes.append(None)
             continue
         most = _bound(atom, axis, extents, largest=True)
         least = _bound(atom, axis, extents, largest=False)
         if step < 0:  # axis <= rest
             highs.append(_sum(most, 1))
             fulls.append(_down(_sum_parts(least, 1), extents, tile))
+            wholes.append(None)
         else:  # axis >= -rest
             lows.append(_negated_down(most, extents, tile))
             fulls.append(None)
+            wholes.append(_negated_down(_sum_parts(least, 1 - tile), extents, tile))
     low = f"tl.maximum(0, {lows[0]})" if len(lows) == 1 else None
     high = f"tl.minimum({size}, {highs[0]})" if len(highs) == 1 else None
     full = fulls[0] if len(fulls) == 1 and high is not None and low is None else None
-    return Cut(low, high, f"tl.minimum({size // tile * tile}, {full})" if full else None)
+    whole = wholes[0] if len(wholes) == 1 and low is not None and high is None else None
+    return Cut(low, high, f"tl.minimum({size // tile * tile}, {full})" if full else None, whole)
 
 
 Parts = tuple[tuple[tuple[int, str], ...], int]

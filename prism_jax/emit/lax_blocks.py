@@ -280,13 +280,20 @@ class _Writer:
         if found is None or (found[1].checks and loop.split is not None):
             return low, high, ()
         _, cut = found
+        first, last = low, high
         if cut.low is not None:
-            low = f"jnp.maximum({low}, ({cut.low}) // {tile}).astype(jnp.int32)"
+            first = f"jnp.maximum({low}, ({cut.low}) // {tile})"
         if cut.high is not None:
-            high = f"jnp.minimum({high}, ({cut.high} + {tile - 1}) // {tile}).astype(jnp.int32)"
+            last = f"jnp.minimum({high}, ({cut.high} + {tile - 1}) // {tile})"
+        if cut.rows:
+            terms = [(self.terms.value(node, env).text, floor) for node, floor in cut.rows]
+            above = " & ".join(f"jnp.all({text} > {floor!r})" for text, floor in terms)
+            first = f"jnp.where({above}, {first}, {low})" if first != low else first
+            last = f"jnp.where({above}, {last}, {high})" if last != high else last
         depth, name = self.terms.scope.depth, loop.axis.name
-        low = self.terms.assign(f"{name}_low", low, (), "int32", depth).text
-        high = self.terms.assign(f"{name}_high", high, (), "int32", depth).text
+        first, last = (x if x in (low, high) else f"({x}).astype(jnp.int32)" for x in (first, last))
+        low = self.terms.assign(f"{name}_low", first, (), "int32", depth).text
+        high = self.terms.assign(f"{name}_high", last, (), "int32", depth).text
         return low, high, cut.checks
 
     def _parts(

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from prism_jax.ir.product import Sides, factors, sides
+from prism_jax.ir.product import Sides, factors, movable, sides
 
-__all__ = ["Sides", "factors", "sides"]
+__all__ = ["Sides", "factors", "movable", "sides"]

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from prism_jax.ir.idle import cutting
+from prism_jax.ir.idle import Mask, cutting
 from prism_jax.ir.masks import Atom, atoms, share
 from prism_jax.ir.nodes import Axis, Pointwise, Store
 from prism_jax.ir.program import contents, walk
-from prism_jax.ir.sgraph import Kernel
+from prism_jax.ir.sgraph import Kernel, Loop
 
-__all__ = ["Cuts", "cuts", "possible", "steps_left"]
+__all__ = ["Cuts", "cut_loops", "cuts", "possible", "steps_left"]
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,25 @@ class Cuts:
         return left / total if total else 1.0
 
 
+def cut_loops(kernel: Kernel) -> list[tuple[Loop, Mask]]:
+    """The loops that a mask cuts, with the mask."""
+    found: list[tuple[Loop, Mask]] = []
+    for loop in kernel.loops:
+        if not any(contents(a.summand).positional for a in loop.accumulators):
+            continue
+        mask = cutting(loop) if isinstance(loop.axis.size, int) else None
+        if mask is None or (loop.split is not None and mask.idle.checks):
+            continue
+        if all(isinstance(a.size, int) for atom in mask.atoms for a, _ in atom.coefficients):
+            found.append((loop, mask))
+    return found
+
+
 def cuts(kernel: Kernel) -> Cuts | None:
     """What cuts the kernel's loops; None if nothing does."""
-    found: list[tuple[Axis, tuple[Atom, ...]]] = []
-    for loop in kernel.loops:
-        positional = any(contents(a.summand).positional for a in loop.accumulators)
-        whole = loop.split is None and isinstance(loop.axis.size, int)
-        mask = cutting(loop) if positional and whole else None
-        found.append((loop.axis, mask.atoms if mask is not None else ()))
-    return Cuts(tuple(found)) if any(known for _, known in found) else None
+    masks = {id(loop): mask.atoms for loop, mask in cut_loops(kernel)}
+    loops = tuple((loop.axis, masks.get(id(loop), ())) for loop in kernel.loops)
+    return Cuts(loops) if masks else None
 
 
 def possible(stores: Iterable[Store]) -> tuple[Cuts, ...]:

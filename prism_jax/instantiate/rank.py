@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from prism_jax.device import Device
 from prism_jax.explore.bounds import estimate
-from prism_jax.explore.masked import steps_left
+from prism_jax.explore.masked import cut_loops, steps_left
 from prism_jax.explore.sizes import Table, evaluate
 from prism_jax.instantiate.expect import Shape, expected
 from prism_jax.instantiate.plan import Schedule
-from prism_jax.instantiate.work import cut_loops, share_left, wasted
+from prism_jax.instantiate.work import has_scales, share_left, wasted
 from prism_jax.ir.forms import Form
 from prism_jax.ir.sgraph import Kernel
 
@@ -74,7 +74,7 @@ class Ranking:
         chosen = np.flatnonzero(keep)
         searched = form.left(steps_left(kernel))
         self.structure_s = float(estimate(searched, device)[chosen].min(initial=np.inf))
-        self.cuts = bool(cut_loops(kernel))
+        self.cuts, self.scales = bool(cut_loops(kernel)), has_scales(kernel)
         if self.cuts:
             form = form.left(share_left(kernel, table))
         self._shapes, self._seconds = self._times(form, table, rows, chosen)
@@ -167,6 +167,8 @@ class Ranking:
         if self.kernel.loops and row.blocks > self.device.sm_count:
             for group in SWIZZLES:
                 yield replace(schedule, swizzle=1 if schedule.swizzle == group else group)
+        if self.scales:
+            yield replace(schedule, products="dot" if schedule.products == "scaled" else "scaled")
         yield replace(schedule, hints=not schedule.hints)
 
     def _some(self, sizes: Sizes, most: int) -> list[Schedule]:

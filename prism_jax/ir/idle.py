@@ -18,8 +18,12 @@ number half way to the constant, and the kernel looks, once it has done the othe
 its maxima are above it; if one is not, it does the steps that it left out. So a row that is masked
 throughout, where a finite constant gives equal weights, comes out as the program says.
 
-Factors of products are assumed to be finite (zero times infinity is not zero); other loads, such as
-a bias that holds minus infinity, are not.
+A maximum that another kernel or an earlier loop found is a term that is subtracted from the
+selection: the kernel looks at all its elements before the loop. Where the constant itself adds
+nothing, as a gradient's zero, no maximum is needed.
+
+Factors of products are assumed to be finite (zero times infinity is not zero), and divisors not to
+be zero; other loads, such as a bias that holds minus infinity, are not.
 """
 
 from __future__ import annotations
@@ -29,42 +33,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from prism_jax.ir.masks import Atom, atoms
-from prism_jax.ir.nodes import (
-    FLOATS,
-    REAL,
-    Axis,
-    Carried,
-    Const,
-    Iota,
-    Load,
-    Node,
-    Pointwise,
-    Reduce,
-    Size,
-)
-from prism_jax.ir.ops import numpy_dtype
+from prism_jax.ir.nodes import REAL, Axis, Carried, Const, Load, Node, Pointwise, Reduce
 from prism_jax.ir.program import walk
-from prism_jax.ir.ranges import Range, full, of_monoid, of_operator, point
+from prism_jax.ir.ranges import Range, full, of_monoid, point
 from prism_jax.ir.sgraph import Accumulator, Loop
+from prism_jax.ir.term_ranges import LARGEST, clipped, step
 
 __all__ = ["Idle", "Mask", "cutting", "every_row", "idle"]
 
 FAR = -1e9
 """A constant at most this stands in for minus infinity."""
 
-LARGEST = float(np.finfo(np.float32).max)
-
 
 @dataclass(frozen=True)
 class Idle:
     """Steps without effect. `checks`: maxima that must end above a number for that; none where it
-    is proved that they do.
+    is proved that they do. `rows`: terms all elements of which must be, known before the loop.
     """
 
     checks: tuple[tuple[str, float], ...] = ()
+    rows: tuple[tuple[Node, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,24 +67,25 @@ class Mask:
 
 @lru_cache(maxsize=256)
 def cutting(loop: Loop) -> Mask | None:
-    """The selection `where(mask, value, very small constant)` by which a loop of numbers can be
-    cut; None if there is none.
+    """The selection `where(mask, value, constant)` by which a loop of numbers can be cut; None if
+    there is none.
     """
     if loop.stores or not loop.accumulators:
         return None
+    masks: list[Mask] = []
     for node in walk([a.summand for a in loop.accumulators]):
         if not (isinstance(node, Pointwise) and node.op == "where"):
             continue
         fill = node.args[2]
-        if not (isinstance(fill, Const) and float(fill.value) <= FAR):
+        if not (isinstance(fill, Const) and (float(fill.value) <= FAR or fill.value == 0)):
             continue
         known = atoms(node.args[0])
         if known is None or not any(abs(a.of(loop.axis)) == 1 for a in known):
             continue
         found = idle(loop, node, known)
         if found is not None:
-            return Mask(node, known, found)
-    return None
+            masks.append(Mask(node, known, found))
+    return min(masks, key=lambda m: (len(m.idle.checks), len(m.idle.rows)), default=None)
 
 
 def idle(loop: Loop, mask: Pointwise, known: Sequence[Atom]) -> Idle | None:
@@ -107,7 +97,11 @@ def idle(loop: Loop, mask: Pointwise, known: Sequence[Atom]) -> Idle | None:
         if lemma.holds():
             return Idle()
     lemma = _Lemma(loop, mask, proved=False)
-    return Idle(tuple(sorted(lemma.floors.items()))) if lemma.holds() else None
+    if lemma.holds():
+        return Idle(tuple(sorted(lemma.floors.items())))
+    lemma = _Lemma(loop, mask, proved=False, rows=True)
+    checks = tuple(sorted(lemma.floors.items()))
+    return Idle(checks, tuple(lemma.rows.items())) if lemma.rows and lemma.holds() else None
 
 
 def every_row(known: Sequence[Atom], axis: Axis) -> bool:
@@ -144,13 +138,24 @@ def _least(atom: Atom) -> int:
 
 
 class _Lemma:
-    """The three conditions of the module's text, for one mask."""
+    """The three conditions of the module's text, for one mask. `rows`: what is subtracted from the
+    selection is above a number.
+    """
 
-    def __init__(self, loop: Loop, mask: Pointwise, *, proved: bool) -> None:
+    def __init__(self, loop: Loop, mask: Pointwise, *, proved: bool, rows: bool = False) -> None:
         self.loop, self.mask = loop, mask
         fill = mask.args[2]
         assert isinstance(fill, Const)
         self.fill = point(fill.value)
+        self.rows: dict[Node, float] = {}
+        if rows and float(fill.value) <= FAR:
+            floor = -LARGEST if float(fill.value) == -math.inf else float(fill.value) / 2
+            self.rows = dict.fromkeys(self._subtracted(), floor)
+        self.inner = {
+            (a.name, "final"): self._final(a, int(x.axis.size))
+            for x in loop.inner
+            for a in x.accumulators
+        }
         self.masked = {a.name: self._range(a.summand, self.fill, {}) for a in loop.accumulators}
         self.floors: dict[str, float] = {}
         for accumulator in loop.accumulators:
@@ -167,8 +172,40 @@ class _Lemma:
         low = self.masked[name].high
         return -LARGEST if low == -math.inf else low / 2 if low < 0 else None
 
+    def _final(self, accumulator: Accumulator, count: int) -> Range:
+        """What an inner loop leaves, of finite numbers."""
+        known: dict[Node, Range] = {}
+        if accumulator.rescale is not None or accumulator.monoid != "sum":
+            return full(accumulator.summand.sort)
+        for node in walk([accumulator.summand]):
+            known[node] = step(node, known, {}, True)
+        body = known[accumulator.summand]
+        return clipped(of_monoid("sum", accumulator.summand.sort, body, count), REAL)
+
+    def _subtracted(self) -> list[Node]:
+        """Terms that are subtracted from something with the selection, and that can be looked at
+        before the loop: they have fewer axes, and what is known then.
+        """
+        found: dict[Node, None] = {}
+        inner = {a.name for x in self.loop.inner for a in x.accumulators}
+        for node in walk([a.summand for a in self.loop.accumulators]):
+            if not (isinstance(node, Pointwise) and node.op == "sub" and node.sort == REAL):
+                continue
+            left, right = node.args
+            early = self.loop.axis not in right.axes_free or not any(
+                isinstance(n, Reduce) for n in walk([right])
+            )
+            early = early and not any(
+                isinstance(n, Carried) and (n.phase != "final" or n.accumulator in inner)
+                for n in walk([right])
+            )
+            fewer = set(right.axes_free) < set(self.mask.axes_free)
+            if early and fewer and not isinstance(right, Const) and self.mask in walk([left]):
+                found[right] = None
+        return list(found)
+
     def holds(self) -> bool:
-        if not self.floors:
+        if not self.floors and any(a.rescale is not None for a in self.loop.accumulators):
             return False
         new = {(name, "new"): Range(floor, math.inf) for name, floor in self.floors.items()}
         return all(self._unchanged(a, new) for a in self.loop.accumulators)
@@ -205,75 +242,30 @@ class _Lemma:
     ) -> Range:
         """The range of a term; `selection` stands for the mask's selection (None: its value)."""
         known: dict[Node, Range] = {}
+        carried = {**self.inner, **carried}
         factors = _factors(root)
         for node in walk([root]):
-            if node is self.mask:
+            if node in self.rows:
+                known[node] = Range(self.rows[node], math.inf)
+            elif node is self.mask:
                 known[node] = known[self.mask.args[1]] if selection is None else selection
             else:
-                known[node] = _clipped(_step(node, known, carried, node in factors), node.sort)
+                known[node] = step(node, known, carried, node in factors)
         return known[root]
 
 
 def _factors(root: Node) -> frozenset[Node]:
-    """Loads that are factors of products that are summed."""
+    """Loads and quotients that are factors of products that are summed."""
     found: set[Node] = set()
     bodies = [root, *(n.body for n in walk([root]) if isinstance(n, Reduce))]
-    stack: list[Node] = [b for b in bodies if isinstance(b, Pointwise) and b.op == "mul"]
+    stack: list[Node] = [b for b in bodies if isinstance(b, Pointwise) and b.op in ("mul", "div")]
     while stack:
         node = stack.pop()
         if isinstance(node, Load):
             found.add(node)
+        elif isinstance(node, Pointwise) and node.op == "div":
+            found.add(node)
+            stack.append(node.args[0])
         elif isinstance(node, Pointwise) and node.op == "mul":
             stack.extend(node.args)
     return frozenset(found)
-
-
-def _step(
-    node: Node,
-    known: Mapping[Node, Range],
-    carried: Mapping[tuple[str, str], Range],
-    finite: bool,
-) -> Range:
-    match node:
-        case Const():
-            return point(node.value)
-        case Iota():
-            return Range(0.0, float(int(node.axis.size) - 1))
-        case Load():
-            return _load(node, finite)
-        case Carried():
-            return carried.get((node.accumulator, node.phase), full(node.sort))
-        case Reduce():
-            count = math.prod(_number(a.size) for a in node.axes)
-            return of_monoid(node.monoid, node.sort, known[node.body], count)
-        case Pointwise():
-            args = tuple(known[a] for a in node.args)
-            return of_operator(node.op, node.sort, node.parameter, args)
-        case _:
-            return full(node.sort)
-
-
-def _load(node: Load, finite: bool) -> Range:
-    if node.sort != REAL or node.tensor.dtype not in FLOATS:
-        return full(node.sort)
-    most = math.inf
-    if finite:
-        import ml_dtypes
-
-        most = float(ml_dtypes.finfo(numpy_dtype(node.tensor.dtype)).max)
-    found = Range(-most, most, not finite)
-    return found | point(node.fill.value) if node.fill is not None else found
-
-
-def _clipped(found: Range, sort: str) -> Range:
-    """Ends that float32 cannot hold are infinite."""
-    if sort != REAL:
-        return found
-    low = -math.inf if found.low < -LARGEST else found.low
-    high = math.inf if found.high > LARGEST else found.high
-    return Range(low, high, found.nan)
-
-
-def _number(size: Size) -> int:
-    assert isinstance(size, int)
-    return size

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from prism_jax.ir.nodes import REAL, Axis, Node, Pointwise
 
-__all__ = ["Sides", "factors", "product_of", "sides"]
+__all__ = ["Sides", "factors", "movable", "product_of", "sides"]
 
 
 @dataclass(frozen=True)
@@ -119,3 +119,25 @@ def sides(
         return tuple(sorted(found))
 
     return Sides(left, right, rest, *map(in_order, (everywhere, m, k, n)))
+
+
+def movable(found: Sides, ignored: frozenset[Axis] = frozenset()) -> list[tuple[Node, bool]]:
+    """The factors of the result that could be factors of one side's operand, and whether that is
+    the left one: those that vary along axes that only this side has. `ignored` as for `sides`.
+
+    >>> from prism_jax.ir.nodes import Load, Tensor, at
+    >>> i, j, k = Axis("i", 4), Axis("j", 4), Axis("k", 8)
+    >>> x = Load(Tensor("x", (4, 8), "float16"), (at(i), at(k)))
+    >>> w = Load(Tensor("w", (8, 4), "float16"), (at(k), at(j)))
+    >>> r = Load(Tensor("r", (4,), "float32"), (at(j),))
+    >>> whole = sides((x, w, r), frozenset({k}))
+    >>> [(str(node.tensor.name), left) for node, left in movable(whole)]
+    [('r', False)]
+    """
+    places: list[tuple[Node, bool]] = []
+    for node in found.rest:
+        own = frozenset(node.axes_free) - ignored - frozenset(found.batch)
+        for axes, left in ((found.m, True), (found.n, False)):
+            if own and own <= frozenset(axes):
+                places.append((node, left))
+    return places

@@ -106,6 +106,43 @@ def test_cut_loops_with_infinities_and_shares(fill: float, splits: int) -> None:
     assert value.tensor in case.sgraph.outputs
 
 
+@pytest.mark.parametrize("fill", [-1e30, float(np.finfo(np.float32).min)])
+@pytest.mark.parametrize("name", ["suffix", "window"])
+def test_rows_whose_first_tiles_are_masked(name: str, fill: float) -> None:
+    """fill * log2(e) rounds, or overflows: 2^(x c - m c) of such a row must not be infinite."""
+    case = attention(2, 40, 40, 8, "float16", fill=fill).tiles(T_i=16, T_j=8)
+    case = windowed(case, MASKS[name])
+    given = inputs(case)
+    source = text(case, Schedule())
+    assert "slope = tl.where(m_new_masked, " in source
+    for schedule in (Schedule(), Schedule(cut=True)):
+        agree(case, interpreted(case, given, schedule), expected(case, given), "float16")
+    plain = attention(2, 40, 40, 8, "float16", causal=False)
+    assert "slope" not in text(plain, Schedule())
+
+
+def test_from_what_is_loaded_the_maximum_is_subtracted_first() -> None:
+    """Partial maxima may be a mask's -1e30, squares over a small number -1e10: the difference is
+    exact.
+    """
+    pairs = logsumexp(32, 32, 4, "float16")
+    assert "tl.exp2(sub" in text(pairs, Schedule())
+    case = attention_split(2, 16, 64, 16, 2, "float16")
+    combine = emit(case.sgraph, case.sizes, [Schedule()] * 2)[1].source.text
+    assert re.search(r"sub = pm - max", combine)
+    assert "tl.exp2(sub * 1.44" in combine
+
+
+@pytest.mark.parametrize(("dtype", "narrow"), [("float16", True), ("float32", False)])
+def test_quotients_of_a_row_share_one_division(dtype: str, narrow: bool) -> None:
+    case = attention_split(2, 16, 64, 16, 2, dtype)
+    combine = emit(case.sgraph, case.sizes, [Schedule()] * 2)[1].source.text
+    assert ("div = 1.0 / sum" in combine) is narrow
+    assert bool(re.search(r"/ sum\w*\[:, None\]", combine)) is not narrow
+    given = inputs(case)
+    agree(case, interpreted(case, given, Schedule()), expected(case, given), dtype)
+
+
 EMPTY_ROWS = {
     "strictly causal": op("lt", Iota(KEY), Iota(ROW)),
     "later keys only": op("gt", Iota(KEY), op("add", Iota(ROW), integer(1))),

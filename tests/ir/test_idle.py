@@ -133,6 +133,40 @@ def test_what_is_refused(loop: Loop, why: str) -> None:
     assert cutting(loop) is None, why
 
 
+def summed(summand: Node, over: Axis = KEY, kept: tuple[Axis, ...] = (ROW,)) -> Loop:
+    return Loop(over, 8, (Accumulator("l", "sum", summand, kept),))
+
+
+def test_where_the_mask_chooses_zero_nothing_is_checked() -> None:
+    """A gradient's where(mask, ..., 0), over keys and over queries."""
+    chosen = mul(op("where", CAUSAL, op("exp", scores()), 0.0), scores())
+    for loop in (summed(chosen), summed(chosen, ROW, (KEY,))):
+        found = cutting(loop)
+        assert found is not None
+        assert found.idle == Idle()
+    assert cutting(summed(op("add", chosen, 1.0))) is None
+    assert cutting(summed(op("exp", chosen))) is None
+
+
+@pytest.mark.parametrize("fill", [-math.inf, -1e30])
+def test_a_maximum_found_before_is_looked_at_before_the_loop(fill: float) -> None:
+    top, total = (load(Tensor(name, (40,), "float32"), ROW) for name in ("top", "total"))
+    chosen = op("where", CAUSAL, scores(), fill)
+    weight = op("div", op("exp", op("sub", chosen, top)), total)
+    for loop in (summed(weight), summed(weight, ROW, (KEY,))):
+        found = cutting(loop)
+        assert found is not None
+        ((node, floor),) = found.idle.rows
+        assert node is top
+        assert floor > fill
+        assert not found.idle.checks
+    whole = load(Tensor("t", (40, 40), "float32"), ROW, KEY)
+    for other in (op("sub", chosen, whole), op("sub", top, chosen), op("add", chosen, top)):
+        assert cutting(summed(op("exp", other))) is None
+    running = Accumulator("m", "min", scores(), (ROW,)).carried("new")
+    assert cutting(summed(op("exp", op("sub", chosen, running)))) is None
+
+
 def test_sums_that_a_constant_changes_are_not_cut() -> None:
     """-1e30 itself adds up, and so does exp(0)."""
     for summand in (op("where", CAUSAL, scores(), -1e30),

@@ -39,8 +39,13 @@ CHUNK = 16
 
 def dot(tiles: Tiles, found: Sides, env: Env, precision: Precision | None, comment: str) -> Value:
     """The product as a tile of its own."""
-    text, dims, depth, _ = _text(tiles, found, env, precision, None)
-    made = tiles.assign("dot", text, dims, "float32", depth, comment)
+    spans = tuple(env.get(a) for a in (*found.batch, *found.m, *found.k, *found.n))
+    key = ("product", found.left, found.right, precision, spans)
+    made = tiles.scope.find(key)  # the same product may be wanted with other scales
+    if made is None:
+        text, dims, depth, _ = _text(tiles, found, env, precision, None)
+        made = tiles.assign("dot", text, dims, "float32", depth, comment)
+        tiles.scope.at(depth).know(key, made)
     made = times_rest(tiles, made, found.rest, env)
     return tiles.permuted(made, tiles.sorted(made.dims))
 

@@ -2,22 +2,32 @@
 
 In: an `exp` node. Out: its tile. exp(c * x) is exp2((c * log2 e) * x): one instruction less for
 each element, at the price of rounding a large argument once more; used where the inputs are narrow
-floats anyway.
+floats anyway. So is a positive factor that a row of the argument has in common (`scales`).
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from prism_jax.ir.nodes import Carried, Const, Node, Pointwise
+from prism_jax.emit.triton import contractions, scales
+from prism_jax.emit.triton.operators import literal
+from prism_jax.ir.idle import FAR
+from prism_jax.ir.nodes import Carried, Const, Load, Node, Pointwise, Reduce
+from prism_jax.ir.product import product_of
+from prism_jax.ir.term_ranges import range_of
 
 if TYPE_CHECKING:
+    from prism_jax.emit.triton.spans import Key
     from prism_jax.emit.triton.tiles import Env, Tiles, Value
 
 __all__ = ["exponential", "guarded"]
 
 LOG2_E = 1.4426950408889634
+TINY = 2.0**-126
+"""Times any float32 below -1e9 it is above -4: equal numbers keep equal weights, and none is zero.
+"""
 
 
 def guarded(tiles: Tiles, node: Pointwise, env: Env) -> Value | None:
@@ -47,7 +57,8 @@ def _is(node: Node, number: float) -> bool:
 
 def exponential(tiles: Tiles, node: Pointwise, env: Env) -> Value:
     """exp(c * x) as exp2((c * log2 e) * x)."""
-    argument, factor = tiles.factored(node.args[0])
+    inner = scales.factored(tiles, node.args[0], env)
+    argument, factor = inner.node, inner.number
     if isinstance(argument, Pointwise) and argument.op == "sub":
         found = _difference(tiles, argument, factor, env, None)
         if found is not None:
@@ -61,40 +72,101 @@ def _difference(
     tiles: Tiles, node: Pointwise, factor: float, env: Env, guard: Pointwise | None
 ) -> Value | None:
     """exp(c * (x - y)), where y has fewer dimensions: each term is scaled before it spreads, so
-    that one multiply-add is left for each element. Where `guard` is false y is infinite.
+    that one multiply-add is left for each element. Where `guard` is false y is infinite. None: the
+    difference itself must be taken first.
+
+    The multiply-add does not round x * c, so that x = y gives not 1 but 2 to the power of what y *
+    c was rounded by: nothing for scores, which are sums of products; infinity for the -1e30 of a
+    mask. Where x may be such a constant and y is its maximum, c is next to zero for rows that are
+    masked so far. Nothing is known of the size of other loads.
     """
     factor *= LOG2_E
-    inner, scale = tiles.factored(node.args[0])
-    left, right = tiles.number(inner, env), tiles.number(node.args[1], env)
+    whole, other = node.args
+    masked, unknown = _reach(tiles.resolved(whole))
+    if unknown or (masked and not _is_maximum(tiles, other, whole)):
+        return None
+    inner = scales.factored(tiles, whole, env)
+    left, right = tiles.number(inner.node, env), tiles.number(other, env)
     if len(right.dims) >= len(left.dims):
         return None
-    scaled = _scaled(tiles, right, factor)
+    dims = tiles.sorted((*left.dims, *right.dims))
+    number = Const(inner.number * factor)
+    scaled, slope = _scaled(tiles, right, factor), tiles.value(number, env)
+    if inner.rows:
+        first, *rest = inner.rows
+        rows = contractions.times_rest(tiles, tiles.number(first, env), rest, env)
+        slope = _scaled(tiles, rows, inner.number * factor)
+    if masked:
+        scaled, slope = _near(tiles, right, scaled, slope)
     if guard is not None:
         scaled = _infinite(tiles, scaled, tiles.number(guard, env))
-    dims = tiles.sorted((*left.dims, *right.dims))
-    product = f"{tiles.align(left, dims)} * {scale * factor!r}"
-    text = f"tl.exp2({product} - {tiles.align(scaled, dims)})"
+    text = f"{tiles.align(left, dims)} * {tiles.align(slope, dims)} - {tiles.align(scaled, dims)}"
+    text = f"tl.exp2({text})"
     return tiles.assign("exp", text, dims, tiles.compute, max(left.depth, right.depth))
+
+
+@lru_cache(maxsize=1024)
+def _reach(node: Node) -> tuple[bool, bool]:
+    """Whether a term may be a mask's constant, far below all scores, and whether it may be that or
+    anything because of what it loads other than as factors of sums of products (and what bounds
+    are known of).
+    """
+    stack, seen, masked = [node], set[Node](), False
+    while stack:
+        one = stack.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        found = range_of(one)
+        if max(-found.low, found.high) < -FAR:
+            continue
+        if isinstance(one, Load):
+            return True, True
+        masked |= isinstance(one, Const) and -math.inf < one.value <= FAR
+        product = isinstance(one, Reduce) and product_of(one.monoid, one.body, one.axes)
+        if isinstance(one, Pointwise) and one.op == "where":
+            stack.extend(one.args[1:])
+        elif not product:
+            stack.extend(one.children)
+    return masked, False
+
+
+def _is_maximum(tiles: Tiles, node: Node, of: Node) -> bool:
+    if isinstance(node, Carried):
+        return tiles.maxima.get(node.accumulator) is of
+    return isinstance(node, Reduce) and node.monoid == "max" and node.body is of
+
+
+def _near(tiles: Tiles, top: Value, scaled: Value, slope: Value) -> tuple[Value, Value]:
+    """`scaled` and the factor of x; 0 and next to nothing in rows whose maximum is a mask's."""
+    low = f"({top.text} <= {FAR!r}) & ({top.text} > {literal(-math.inf)})"
+    masked = _once(tiles, low, f"{top.text}_masked", top.dims, top.depth, "bool")
+    text = f"tl.where({masked.text}, 0.0, {scaled.text})"
+    start = _once(tiles, text, scaled.text, top.dims, top.depth)
+    dims, depth = tiles.sorted((*top.dims, *slope.dims)), max(top.depth, slope.depth)
+    text = f"tl.where({tiles.align(masked, dims)}, {TINY!r}, {tiles.align(slope, dims)})"
+    return start, _once(tiles, text, "slope", dims, depth)
+
+
+def _once(
+    tiles: Tiles, text: str, wish: str, dims: tuple[Key, ...], depth: int, dtype: str = ""
+) -> Value:
+    """A name for `text`, a new one if it has none yet."""
+    found = tiles.scope.find(("once", text))
+    if found is None:
+        found = tiles.assign(wish, text, dims, dtype or tiles.compute, depth)
+        tiles.scope.at(depth).know(("once", text), found)
+    return found
 
 
 def _infinite(tiles: Tiles, value: Value, guard: Value) -> Value:
     """The value, or infinity where the guard is false, once."""
-    key = ("infinite", value.text, guard.text)
-    found = tiles.scope.find(key)
-    if found is None:
-        shown = tiles.align(guard, value.dims)
-        text = f'tl.where({shown}, {value.text}, float("inf"))'
-        found = tiles.assign(f"{value.text}_safe", text, value.dims, tiles.compute, value.depth)
-        tiles.scope.at(value.depth).know(key, found)
-    return found
+    shown = tiles.align(guard, value.dims)
+    text = f"tl.where({shown}, {value.text}, {literal(math.inf)})"
+    return _once(tiles, text, f"{value.text}_safe", value.dims, value.depth)
 
 
 def _scaled(tiles: Tiles, value: Value, factor: float) -> Value:
     """value * factor, once."""
-    key = ("scaled", value.text, factor)
-    found = tiles.scope.find(key)
-    if found is None:
-        text = f"{value.text} * {factor!r}"
-        found = tiles.assign(f"{value.text}_log2", text, value.dims, tiles.compute, value.depth)
-        tiles.scope.at(value.depth).know(key, found)
-    return found
+    text, wish = f"{value.text} * {factor!r}", f"{value.text}_log2"
+    return _once(tiles, text, wish, value.dims, value.depth)

@@ -20,6 +20,7 @@ from prism_jax.emit.triton import access
 from prism_jax.emit.triton.early import early
 from prism_jax.emit.triton.loops import LoopWriter
 from prism_jax.emit.triton.operators import HELPERS, needed
+from prism_jax.emit.triton.precision import NARROW
 from prism_jax.emit.triton.spans import Dimension, Layout, lay_out
 from prism_jax.emit.triton.tiles import Span, Tiles, Value
 from prism_jax.ir.nodes import Axis, Tensor
@@ -76,18 +77,18 @@ def emit_kernel(kernel: Kernel, compute: str, schedule: ScheduleLike) -> Emitted
 class _Writer:
     def __init__(self, kernel: Kernel, compute: str, schedule: ScheduleLike) -> None:
         self.kernel, self.compute, self.schedule = kernel, compute, schedule
-        self.layout: Layout = lay_out(kernel, compute, schedule.products)
+        read = all(t.dtype not in ("float32", "float64") for t in kernel.reads)
+        written = all(t.dtype in NARROW for t in kernel.writes)
+        exp2 = read or written if schedule.exp2 is None else schedule.exp2
+        self.cut = schedule.cut
+        self.layout: Layout = lay_out(kernel, compute, schedule.products, exp2=exp2, cut=self.cut)
         self.names = Names(("tl", "triton", "range", "float", *HELPERS))
         self.function = self.names.new(identifier(kernel.name))
         self.pointers = {
             t.name: self.names.new(f"{t.name}_ptr") for t in (*kernel.reads, *kernel.writes)
         }
-        narrow = all(t.dtype not in ("float32", "float64") for t in kernel.reads)
-        exp2 = narrow if schedule.exp2 is None else schedule.exp2
-        self.cut = schedule.cut
-        self.tiles = Tiles(
-            compute, self.layout, self.pointers, self.names, exp2, 32 * schedule.num_warps
-        )
+        threads = 32 * schedule.num_warps
+        self.tiles = Tiles(compute, self.layout, self.pointers, self.names, exp2, written, threads)
 
     def run(self) -> EmittedKernel:
         tiles, kernel = self.tiles, self.kernel

@@ -7,6 +7,7 @@ be done only if some row's maximum says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from prism_jax.emit.triton.tiles import Env, Tiles, Value
 
 __all__ = ["Phase", "left_out", "phases"]
+
+
+MOST_LOOKED_AT = 64
+"""Elements of a thread that a kernel looks at to see whether steps can be left out."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ def phases(
     mask, cut = found
     if cut.checks and (low, high) != ("0", str(size)):
         return [Phase(low, high)], None  # a block's share may be masked as a whole
+    for node, _ in cut.rows:
+        dims = tiles.dims(node.axes_free, env)
+        if math.prod(map(tiles.width, dims)) > MOST_LOOKED_AT * tiles.threads:
+            return [Phase(low, high)], None
     begin, end = low, high
     if cut.low is not None:
         text = cut.low if low == "0" else f"tl.maximum({low}, {cut.low})"
@@ -67,13 +76,25 @@ def phases(
     if cut.high is not None:
         plain = high == str(size)
         end = _let(tiles, loop, "high", cut.high if plain else f"tl.minimum({high}, {cut.high})")
+    if cut.rows:
+        rows = [(tiles.number(node, env), floor) for node, floor in cut.rows]
+        above = _let(tiles, loop, "idle", " & ".join(_all(tiles, *row) for row in rows), "bool")
+        begin, end = (
+            new if new == old else _let(tiles, loop, name, f"tl.where({above}, {new}, {old})")
+            for name, new, old in (("low", begin, low), ("high", end, high))
+        )
     rest = None
     if cut.checks:
         rest = LeftOut(
             None if cut.low is None else begin, None if cut.high is None else end, cut.checks
         )
-    if cut.full is None or loop.inner:
+    if loop.inner or (cut.full is None and cut.whole is None):
         return [Phase(begin, end)], rest
+    if cut.whole is not None:
+        whole = f"tl.minimum({end}, tl.maximum({begin}, {cut.whole}))"
+        whole = _let(tiles, loop, "whole", whole)
+        return [Phase(begin, whole), Phase(whole, end, mask)], rest
+    assert cut.full is not None
     full = _let(tiles, loop, "full", cut.full if low == "0" else f"tl.maximum({low}, {cut.full})")
     if low != "0":  # a block's share of the loop may end before
         text = f"tl.minimum({full}, tl.maximum({low}, {end} // {tile} * {tile}))"
@@ -99,6 +120,18 @@ def left_out(tiles: Tiles, loop: Loop, rest: LeftOut, maxima: Mapping[str, Value
     gap = _let(tiles, loop, "gap", f"tl.maximum({done} - {rest.low}, 0)")
     end = _let(tiles, loop, "end", f"tl.where({few}, 0, {size} - {gap})")
     return Phase("0", end, gap=(rest.low, gap), rare=True)
+
+
+def _all(tiles: Tiles, value: Value, floor: float) -> str:
+    """Text: whether all elements of a term are above a number, none of them NaN."""
+    text = f"{value.text} > {literal(floor)}"
+    masks = [m for m in map(tiles.inside, value.dims) if m is not None]
+    if masks:
+        mask = " & ".join(tiles.align(m, value.dims) for m in masks)
+        text = f"({text}) | ~({mask})"
+    if not value.dims:
+        return f"({text})"
+    return f"(tl.min(tl.where({text}, 1, 0){', 0' if len(value.dims) == 1 else ''}) > 0)"
 
 
 def _above(tiles: Tiles, value: Value, floor: float) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from prism_jax.ir.nodes import Precision
 
-__all__ = ["DotPrecision", "dot_precision"]
+__all__ = ["NARROW", "DotPrecision", "dot_precision"]
 
 #: What `tl.dot` does to float32 operands, by the record's algorithm. All accumulate in float32.
 _FLOAT32 = {
@@ -34,7 +34,8 @@ _HALVES = {
     "bf16_bf16_f32": "bfloat16",
     "bf16_bf16_bf16": "bfloat16",
 }
-_NARROW = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+NARROW = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+"""Dtypes that a result is rounded to with a far larger error than float32 arithmetic has."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,6 @@ def dot_precision(record: Precision | None, compute: str) -> DotPrecision | None
     algorithm = record.algorithm.lower()
     if algorithm in _HALVES:
         return DotPrecision(_HALVES[algorithm], None)
-    if record.operand in _NARROW:
+    if record.operand in NARROW:
         return DotPrecision(record.operand, None)
     return DotPrecision("float32", _FLOAT32.get(algorithm, "ieee"))

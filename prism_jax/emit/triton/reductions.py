@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from prism_jax.emit.triton import contractions
+from prism_jax.emit.triton import contractions, scales
 from prism_jax.emit.triton.describe import describe
 from prism_jax.emit.triton.operators import REDUCERS, literal, tl_dtype
 from prism_jax.emit.triton.spans import Dimension, Key
@@ -204,13 +204,15 @@ def _repeated(tiles: Tiles, node: Reduce, body: Value, count: int) -> Value:
 def extreme(
     tiles: Tiles, monoid: str, body: Node, env: Env, keys: Iterable[Key], comment: str
 ) -> Value:
-    """The largest or least c * x of a tile as c times that of x: rounding keeps the order."""
-    inner, factor = tiles.factored(body)
-    found = fold(tiles, monoid, tiles.tile(inner, env), keys, REAL, comment)
-    if factor == 1.0:
-        return found
-    text = f"{found.text} * {factor!r}"
-    return tiles.assign(f"{monoid}_scaled", text, found.dims, tiles.compute, found.depth)
+    """The largest or least c * x of a tile as c times that of x, for a positive c that is constant
+    or that a row has in common: rounding keeps the order.
+    """
+    inner = scales.factored(tiles, body, env)
+    found = fold(tiles, monoid, tiles.tile(inner.node, env), keys, REAL, comment)
+    if inner.number != 1.0:
+        text = f"{found.text} * {inner.number!r}"
+        found = tiles.assign(f"{monoid}_scaled", text, found.dims, tiles.compute, found.depth)
+    return contractions.times_rest(tiles, found, inner.rows, env)
 
 
 def fold(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from prism_jax.emit.product import Sides, factors, sides
+from prism_jax.emit.triton import scales
 from prism_jax.emit.triton.precision import dot_precision
 from prism_jax.ir.nodes import REAL, Axis, Load, Node, Reduce, Store
 from prism_jax.ir.program import walk
@@ -72,6 +73,7 @@ class Dimension:
 class Layout:
     """See the module. `products` says for each sum of products how it is computed: None is not a
     `tl.dot`. `operands` are the loads that are, as they are, operands of a `tl.dot` of few rows.
+    `takers`: see `scales`.
     """
 
     dimensions: dict[Key, Dimension] = field(default_factory=dict[Key, Dimension])
@@ -80,6 +82,7 @@ class Layout:
         default_factory=dict[tuple[object, tuple[Key, ...]], "Sides | None"]
     )
     operands: frozenset[Node] = frozenset()
+    takers: Mapping[Node, frozenset[Axis]] = field(default_factory=dict[Node, frozenset[Axis]])
 
     def held(self, axis: Axis) -> Dimension:
         """The dimension of an axis that a block has whole."""
@@ -101,11 +104,16 @@ class Layout:
         return what, tuple(self.at(a, where).key for a in sorted(axes))
 
 
-def lay_out(kernel: Kernel, compute: str, products: str) -> Layout:
-    """The layout of a kernel. `products`: "dot" where the matrix unit can serve, or "mulsum"
-    everywhere.
+def lay_out(
+    kernel: Kernel, compute: str, products: str, *, exp2: bool = False, cut: bool = False
+) -> Layout:
+    """The layout of a kernel, by choices of its schedule. `products`: "dot" or "scaled" where the
+    matrix unit can serve, or "mulsum" everywhere.
     """
-    return _Planner(kernel, compute, products).run()
+    planner = _Planner(kernel, compute, products)
+    if exp2 and compute == "float32":
+        planner.layout.takers = scales.takers(kernel, cut=cut)
+    return planner.run()
 
 
 @dataclass
@@ -127,6 +135,10 @@ class _Planner:
         self.kernel, self.compute, self.wanted = kernel, compute, products
         self.layout = Layout()
         self.dots: list[_Product] = []
+        self.depth = {
+            inside[loop.axis]: sum(key[0].startswith("loop") for key in inside.values())
+            for loop, inside in self.loops({})
+        }
 
     def run(self) -> Layout:
         grid: dict[Axis, Key] = {}
@@ -239,14 +251,31 @@ class _Planner:
         layout.products[site] = None
         scalars = frozenset(a for a in body.axes_free if layout.at(a, where).width == 1)
         found = sides(factors(body), frozenset(summed) - scalars, scalars)
-        if found is None or body.sort != REAL or self.wanted != "dot":
+        if found is None or body.sort != REAL or self.wanted == "mulsum":
             return
         allowed = dot_precision(what.precision, self.compute)
         if allowed is None:
             return
+        found = self._placed(found, what, where, scalars)
         layout.products[site] = found
         operand = "" if allowed.input_precision == "tf32" else allowed.operand
         self.dots.append(_Product(found, where, isinstance(what, Accumulator), operand))
+
+    def _placed(
+        self, found: Sides, what: Accumulator | Reduce, where: Where, scalars: frozenset[Axis]
+    ) -> Sides:
+        """The product with its scales where they cost least."""
+        layout = self.layout
+
+        def stays(factor: Node) -> bool:
+            return isinstance(what, Reduce) and scales.taken(layout, what, factor)
+
+        def work(axes: Sequence[Axis]) -> tuple[int, int]:
+            dims = [layout.at(a, where) for a in axes]
+            return max((self.depth.get(d.key, 0) for d in dims), default=0), _lanes(dims)
+
+        found = scales.placed(found, scalars, work)
+        return scales.scaled(found, scalars, work, stays, rounded=self.wanted == "scaled")
 
     def _widen(self, dot: _Product) -> None:
         """Gives each side of a product the lanes that `tl.dot` needs; the new lanes are masked."""

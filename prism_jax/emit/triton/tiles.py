@@ -67,11 +67,13 @@ class Tiles:
       layout: widths and order of all dimensions, and which products are `tl.dot`.
       pointers: name of the pointer of each tensor.
       exp2: write exp(x) as exp2(x * log2(e)), with constants of x folded into the factor.
+      rounded: all that is written is rounded to 16 bits or fewer.
       threads: of one block.
       blocks: axes that are spread over several blocks, if loads are to say who reads them again.
       carried: value of each accumulator by name and phase, as far as it has one now.
       helpers: names of the helper functions called so far.
-      holds: a selection whose mask is true everywhere in the loop that is open.
+      holds: a selection whose mask is true everywhere in the loop that is open; so are others by
+        the same mask.
       elements: of a thread, for each name.
       maxima: what each running maximum is the maximum of.
       apart: whether the open loop loads something once as an operand and once for other uses.
@@ -82,6 +84,7 @@ class Tiles:
     pointers: Mapping[str, str]
     names: Names
     exp2: bool = False
+    rounded: bool = False
     threads: int = 128
     blocks: frozenset[Axis] = frozenset()
     scope: Scope[Value] = field(default_factory=lambda: Scope[Value]())
@@ -301,7 +304,7 @@ class Tiles:
         return self.assign(node.axis.name, text, dims, node.sort, span.depth, node.axis.name)
 
     def _pointwise(self, node: Pointwise, env: Env) -> Value:
-        if node is self.holds:
+        if self._held(node):
             return self.tile(node.args[1], env)
         if node.op == "exp" and self.exp2 and self.compute == "float32":
             return exponentials.exponential(self, node, env)
@@ -309,9 +312,9 @@ class Tiles:
             found = exponentials.guarded(self, node, env)
             if found is not None:
                 return found
-        inverse = self._inverse(node)
+        inverse = self._inverse(node, env)
         if inverse is not None:
-            return self._pointwise(Pointwise("mul", (node.args[0], Const(inverse))), env)
+            return self._pointwise(Pointwise("mul", (node.args[0], inverse)), env)
         values = [self.number(arg, env) for arg in node.args]
         dims = self.sorted(k for v in values for k in v.dims)
         texts = [self.align(v, dims) for v in values]
@@ -336,17 +339,23 @@ class Tiles:
         )
         return self.assign(node.op, text, dims, dtype, depth, zero=zero)
 
-    def _inverse(self, node: Pointwise) -> float | None:
-        """1 / c of a division by a constant: where that is exact, or no less exact than what is
-        done to exponents.
+    def _inverse(self, node: Pointwise, env: Env) -> Node | None:
+        """1 / y of a division x / y. By a constant: where that is exact, or no less exact than what
+        is done to exponents. By what several elements of x have in common: where all that is
+        written is rounded to fewer bits (a division is some eight instructions, and no exact one).
         """
-        if node.op != "div" or node.sort != REAL or not isinstance(node.args[1], Const):
+        if node.op != "div" or node.sort != REAL:
             return None
-        number = float(node.args[1].value)
+        whole, divisor = node.args
+        if not isinstance(divisor, Const):
+            dims = [set(self.dims(x.axes_free, env)) for x in (whole, divisor)]
+            less = self.rounded and self.compute == "float32" and dims[1] < dims[0]
+            return Pointwise("div", (Const(1.0), divisor)) if less else None
+        number = float(divisor.value)
         mantissa, exponent = math.frexp(number)
         exact = abs(mantissa) == 0.5 and abs(exponent) < 100
         normal = math.isfinite(number) and 1e-30 < abs(number) < 1e30
-        return 1.0 / number if exact or (normal and self.exp2) else None
+        return Const(1.0 / number) if exact or (normal and self.exp2) else None
 
     def _logic(self, op: str, values: list[Value], texts: list[str]) -> str:
         """and, or, xor of masks of which one is a scalar: a choice, which needs no broadcast."""
@@ -357,22 +366,14 @@ class Tiles:
 
     def resolved(self, node: Node) -> Node:
         """What stands for a node here: a selection whose mask holds is its first value."""
-        holds = self.holds
-        return self.resolved(holds.args[1]) if holds is not None and node is holds else node
+        while isinstance(node, Pointwise) and self._held(node):
+            node = node.args[1]
+        return node
 
-    def factored(self, node: Node) -> tuple[Node, float]:
-        """(x, c) with node = c * x and c > 0."""
-        node, factor = self.resolved(node), 1.0
-        while isinstance(node, Pointwise) and node.op in ("mul", "div"):
-            left, right = node.args
-            if isinstance(left, Const) and node.op == "mul":
-                left, right = right, left
-            if not (isinstance(right, Const) and 0.0 < float(right.value) < float("inf")):
-                break
-            number = float(right.value)
-            factor = factor * number if node.op == "mul" else factor / number
-            node = self.resolved(left)
-        return node, factor
+    def _held(self, node: Pointwise) -> bool:
+        """Whether the node selects by the mask that holds here."""
+        holds = self.holds
+        return node.op == "where" and holds is not None and node.args[0] is holds.args[0]
 
 
 def name_of(dims: Iterable[Key]) -> str:
