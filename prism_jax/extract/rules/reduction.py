@@ -55,7 +55,9 @@ def _logical(e: Equation) -> str | None:
 
 @rule(*MONOIDS, kind="reduction", check=_logical)
 def reduce_(e: Equation, p: Point) -> Pull:
-    """A monoid over the reduced dimensions. Sums and products record their accumulation dtype."""
+    """A monoid over the reduced dimensions. Sums and products record their accumulation dtype. It
+    is their elements' dtype, too: XLA fuses what computes those, and rounds nothing between.
+    """
     index, axes = _operand(e, p)
     body = yield p.ask(e.inputs[0], index)
     dtype, monoid = e.inputs[0].dtype, MONOIDS[e.primitive]
@@ -63,7 +65,8 @@ def reduce_(e: Equation, p: Point) -> Pull:
         monoid = {"max": "any", "min": "all"}.get(monoid, monoid)
     precision = None
     if dtype in FLOATS and monoid in ("sum", "prod"):
-        precision = Precision(dtype, accumulator(dtype), e.outputs[0].dtype, "highest")
+        wide = accumulator(dtype)
+        precision = Precision(wide, wide, e.outputs[0].dtype, "highest")
     return reduce_node(monoid, axes, body, precision)
 
 

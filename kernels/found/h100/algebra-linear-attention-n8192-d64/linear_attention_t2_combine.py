@@ -1,4 +1,4 @@
-# linear_attention_t2_combine: launched on 64 x 16 blocks of 4 warps, 3 stages.
+# linear_attention_t2_combine: launched on 64 x 4 blocks of 1 warps, 3 stages.
 # reads linear_attention_t2_sum0 float32[64, 64, 64]
 # writes t2 float32[64, 64]
 import triton
@@ -9,11 +9,11 @@ import triton.language as tl
 def linear_attention_t2_combine(linear_attention_t2_sum0_ptr, t2_ptr):
     """t2[64, 64].
 
-    Blocks: j by 1, l by 4. Loops: none.
+    Blocks: j by 1, l by 16. Loops: none.
     """
     j = tl.program_id(0)  # 64 blocks
-    l_start = tl.program_id(1) * 4  # 16 blocks
-    l_lane = tl.arange(0, 4)
+    l_start = tl.program_id(1) * 16  # 4 blocks
+    l_lane = tl.arange(0, 16)
     s_i_lane = tl.arange(0, 64)
     linear_attention_t2_sum0_at = l_lane[:, None] + s_i_lane[None, :] * 4096  # [l, s_i]
     linear_attention_t2_sum0 = tl.load(  # linear_attention_t2_sum0[s_i, j, l]

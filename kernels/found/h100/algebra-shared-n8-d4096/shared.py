@@ -1,4 +1,4 @@
-# shared: launched on 4 x 32 blocks of 8 warps, 2 stages.
+# shared: launched on 64 blocks of 4 warps, 4 stages.
 # reads x float16[8, 4096], wq float16[4096, 1024], wk float16[4096, 1024], wv float16[4096, 1024]
 # writes out0 float16[8, 1024], out1 float16[8, 1024], out2 float16[8, 1024]
 import triton
@@ -9,21 +9,20 @@ import triton.language as tl
 def shared(x_ptr, wq_ptr, wk_ptr, wv_ptr, out0_ptr, out1_ptr, out2_ptr):
     """out0[8, 1024], out1[8, 1024], out2[8, 1024].
 
-    Blocks: i by 2, k by 32. Loops: j by 512.
+    Blocks: i by 8, k by 16. Loops: j by 256.
     """
-    i_start = tl.program_id(0) * 2  # 4 blocks
-    k_start = tl.program_id(1) * 32  # 32 blocks
-    sum0 = tl.zeros((16, 32), tl.float32)  # sum[j] (x[i, j] * wq[j, k])
-    sum1 = tl.zeros((16, 32), tl.float32)  # sum[j] (x[i, j] * wk[j, k])
-    sum2 = tl.zeros((16, 32), tl.float32)  # sum[j] (x[i, j] * wv[j, k])
+    k_start = tl.program_id(0) * 16  # 64 blocks
+    sum0 = tl.zeros((16, 16), tl.float32)  # sum[j] (x[i, j] * wq[j, k])
+    sum1 = tl.zeros((16, 16), tl.float32)  # sum[j] (x[i, j] * wk[j, k])
+    sum2 = tl.zeros((16, 16), tl.float32)  # sum[j] (x[i, j] * wv[j, k])
     i_lane = tl.arange(0, 16)
-    i_mask = i_lane < 2  # i < 8
-    j_lane = tl.arange(0, 512)
+    i_mask = i_lane < 8  # i < 8
+    j_lane = tl.arange(0, 256)
     x_at = i_lane[:, None] * 4096 + j_lane[None, :]  # [i, j]
-    k_lane = tl.arange(0, 32)
+    k_lane = tl.arange(0, 16)
     wq_at = j_lane[:, None] * 1024 + k_lane[None, :]  # [j, k]
-    for j_start in range(0, 4096, 512):
-        x = tl.load(x_ptr + i_start * 4096 + j_start + x_at, mask=i_mask[:, None], other=0.0)  # x[i, j]
+    for j_start in range(0, 4096, 256):
+        x = tl.load(x_ptr + j_start + x_at, mask=i_mask[:, None], other=0.0)  # x[i, j]
         wq = tl.load(wq_ptr + k_start + j_start * 1024 + wq_at)  # wq[j, k]
         sum0 = tl.dot(x, wq, sum0)
         wk = tl.load(wk_ptr + k_start + j_start * 1024 + wq_at)  # wk[j, k]
@@ -32,20 +31,8 @@ def shared(x_ptr, wq_ptr, wk_ptr, wv_ptr, out0_ptr, out1_ptr, out2_ptr):
         sum2 = tl.dot(x, wv, sum2)
     out0_at = i_lane[:, None] * 1024 + k_lane[None, :]  # [i, k]
     # out0[i, k]
-    tl.store(
-        out0_ptr + i_start * 1024 + k_start + out0_at,
-        sum0.to(tl.float16),
-        mask=i_mask[:, None],
-    )
+    tl.store(out0_ptr + k_start + out0_at, sum0.to(tl.float16), mask=i_mask[:, None])
     # out1[i, k]
-    tl.store(
-        out1_ptr + i_start * 1024 + k_start + out0_at,
-        sum1.to(tl.float16),
-        mask=i_mask[:, None],
-    )
+    tl.store(out1_ptr + k_start + out0_at, sum1.to(tl.float16), mask=i_mask[:, None])
     # out2[i, k]
-    tl.store(
-        out2_ptr + i_start * 1024 + k_start + out0_at,
-        sum2.to(tl.float16),
-        mask=i_mask[:, None],
-    )
+    tl.store(out2_ptr + k_start + out0_at, sum2.to(tl.float16), mask=i_mask[:, None])
