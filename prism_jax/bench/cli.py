@@ -51,6 +51,15 @@ def parser() -> argparse.ArgumentParser:
         "--cold", action="store_true", help="also a chain of distinct layers (GPU only)"
     )
     words.add_argument("--dtype", choices=DTYPES, help="of float operands; default: the suite's")
+    words.add_argument(
+        "--tries",
+        type=Path,
+        metavar="FILE",
+        help="store everything that tuning measures (GPU only)",
+    )
+    words.add_argument(
+        "--judge", type=Path, metavar="FILE", help="judge the closed form's ranking by stored tries"
+    )
     words.add_argument("--list", action="store_true", help="only print the rows' names")
     words.add_argument(
         "--readme", type=Path, metavar="FILE", help="regenerate the README's table from the records"
@@ -93,6 +102,8 @@ def main(arguments: Sequence[str]) -> int:
         folder = words.readme.parent / RECORDS
         words.readme.write_text(table.readme(words.readme.read_text(), folder))
         return 0
+    if words.judge:
+        return _judge(words.judge)
     if words.suite is None:
         parser().error(f"which suite? {', '.join(suites.NAMES)}")
     others = _others(words.suite, words.row, words.dtype) if words.torch else None
@@ -110,6 +121,7 @@ def main(arguments: Sequence[str]) -> int:
         oracle=not words.no_oracle,
         memory=words.memory,
         cold=words.cold,
+        tries=words.tries,
     )
 
     def done(run: Run) -> None:
@@ -124,6 +136,25 @@ def main(arguments: Sequence[str]) -> int:
     print(render(run))
     broken = [record for record in run.records if record.broken]
     return int(bool(run.skipped or broken))
+
+
+def _judge(path: Path) -> int:
+    """Prints what the ranking makes of stored tries; 1 where the file holds none."""
+    from prism_jax.bench import tries
+
+    try:
+        rows, summary = tries.judged(tries.load(path))
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    lines = [
+        (row, q.kernel, str(q.tried), str(q.place), f"{q.loss:.2f}x")
+        for row, qualities in rows.items()
+        for q in qualities
+    ]
+    print(table.text(("row", "kernel", "tries", "best is", "first takes"), lines))
+    print(f"\n{summary}" if summary else "\nno kernel has two tries that the ranking knows")
+    return int(summary is None)
 
 
 def _warm(rows: Sequence[Workload], runs: int, path: Path | None, where: Protocol) -> int:

@@ -28,6 +28,7 @@ from prism_jax import compat, errors, extract
 from prism_jax import device as devices
 from prism_jax.bench import accuracy, floor, machine, memory, oracle
 from prism_jax.bench.records import DeviceTime, Protocol, Record, Run
+from prism_jax.bench.tries import Tries
 from prism_jax.bench.workload import Platform, Workload
 from prism_jax.measure import device_time as timer
 from prism_jax.measure import timing
@@ -45,6 +46,7 @@ class Settings:
       oracle: whether errors against float64 are measured.
       memory: whether peak temporaries are measured, each in a process of its own (CPU only).
       cold: whether kernels are also timed in a chain of distinct layers (GPU only).
+      tries: where to store everything that tuning measures.
     """
 
     seeds: tuple[int, ...] = (0,)
@@ -52,6 +54,7 @@ class Settings:
     oracle: bool = True
     memory: bool = False
     cold: bool = False
+    tries: Path | None = None
 
 
 def platform() -> Platform:
@@ -79,7 +82,7 @@ def run(
     settings = settings or Settings()
     records: list[Record] = []
     skipped: dict[str, str] = {}
-    conditions = protocol(settings)
+    conditions, tries = protocol(settings), Tries()
 
     def so_far() -> Run:
         return Run(suite=suite, protocol=conditions, records=tuple(records), skipped=dict(skipped))
@@ -89,8 +92,10 @@ def run(
             names = " ".join(row.missing)
             skipped[row.key] = f"needs {names}: pip install {names}"
             continue
+        tries.row = row.key
         try:
-            record = measure(row, settings)
+            with tries.watching():
+                record = measure(row, settings)
         except Exception as error:  # a row's failure is a result, whatever it is
             first_line = (str(error).splitlines() or [""])[0]
             skipped[row.key] = f"{type(error).__name__}: {first_line}"
@@ -99,6 +104,8 @@ def run(
         record = dataclasses.replace(record, **known)
         records.append(record)
         done(so_far())
+        if settings.tries:
+            tries.save(settings.tries)
     return so_far()
 
 

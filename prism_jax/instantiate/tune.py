@@ -43,6 +43,10 @@ rounds after one that gained 1 to 2 %, one in nine gained anything.
 """
 
 
+watchers: list[Callable[[Plan, float], None]] = []
+"""Each is told every try that was measured, a plan of one kernel, and the seconds it took."""
+
+
 class Emitter(Protocol):
     """What turns plans into functions; given by the pipeline, so that tuning does not depend on any
     back end.
@@ -191,6 +195,7 @@ class _Study:
         self, kernel: Kernel, sgraph: SGraph, device: Device, shared: dict[str, int], trials: Trials
     ) -> None:
         self.kernel, self.shared, self.trials = kernel, shared, trials
+        self.device = device.name
         self.one = alone(kernel, sgraph)
         # Kernels of several structures that write the same result have one name.
         self.name = f"{kernel.name} {self.one.digest[:6]}"
@@ -221,6 +226,9 @@ class _Study:
                 row = (self.name, sizes, schedule, guess, measured)
                 self.trials.rows.append(row)
                 self.times[sizes, schedule] = measured
+                numbers = tuple(sorted((self.shared | dict(sizes)).items()))
+                for tell in watchers:
+                    tell(Plan(self.one, "triton", self.device, numbers, (schedule,)), measured)
 
 
 def _measure(
