@@ -272,16 +272,18 @@ def _tuning(run: Run) -> str:
 
 
 def gathered(folder: Path) -> list[Run]:
-    """One run per device and suite, from all the files below a folder.
+    """One run per device and suite, from all the files below a folder, accelerators first.
 
     Where files share a row, the file with fewer rows gives it: a row is measured again alone, and
     then it is the newer one. Runs under other versions or settings stay apart.
     """
     runs = [Run.load(path) for path in sorted(folder.rglob("*.json"))]
-    groups: dict[tuple[str, int, str], list[Run]] = {}
+    groups: dict[tuple[bool, str, int, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: -len(run.records)):
         same = {**dataclasses.asdict(run.protocol), "clocks": "", "seeds": ()}
-        key = (run.protocol.device, suites.NAMES.index(run.suite), repr(sorted(same.items())))
+        host = run.protocol.platform == "cpu"
+        suite = suites.NAMES.index(run.suite)
+        key = (host, run.protocol.device, suite, repr(sorted(same.items())))
         groups.setdefault(key, []).append(run)
     return [_merged(groups[key]) for key in sorted(groups)]
 
