@@ -66,14 +66,18 @@ def causal(q_ptr, k_ptr, v_ptr, out_ptr):
         exp_3 = tl.exp2(sub_2 * 1.4426950408889634)  # [i]
         scale_2 = tl.where(max0_live_2, exp_3, 0.0)  # [i]
         max0_new_2_log2 = max0_new_2 * 1.4426950408889634  # [i]
-        exp_4 = tl.exp2(where * 1.4426950408889634 - max0_new_2_log2[:, None])  # [i, l]
+        max0_new_2_masked = (max0_new_2 <= -1000000000.0) & (max0_new_2 > float("-inf"))  # [i]
+        max0_new_2_log2_2 = tl.where(max0_new_2_masked, 0.0, max0_new_2_log2)  # [i]
+        slope = tl.where(max0_new_2_masked, 1.1754943508222875e-38, 1.4426950408889634)  # [i]
+        exp_4 = tl.exp2(where * slope[:, None] - max0_new_2_log2_2[:, None])  # [i, l]
         exp_4_f16 = exp_4.to(tl.float16)  # [i, l]
         v_2 = tl.load(v_ptr + j * 128 + l_start_2 * 2048 + v_at)  # v[0, l, j, m]
         sum1 = tl.dot(exp_4_f16, v_2, sum1 * scale_2[:, None])
         sum_2 = tl.sum(exp_4, 1)  # sum over the step
         sum2 = sum2 * scale_2 + sum_2
         max0 = max0_new_2
-    div = sum1 / sum2[:, None]  # [i, m]
+    div = 1.0 / sum2  # [i]
+    mul_2 = sum1 * div[:, None]  # [i, m]
     out_at = i_lane[:, None] * 2048 + m_lane[None, :]  # [i, m]
     # out[0, i, j, m]
-    tl.store(out_ptr + i_start * 2048 + j * 128 + out_at, div.to(tl.float16))
+    tl.store(out_ptr + i_start * 2048 + j * 128 + out_at, mul_2.to(tl.float16))

@@ -32,7 +32,7 @@ def gqa_combine(gqa_max1_ptr, gqa_sum2_ptr, gqa_sum3_ptr, out_ptr):
     gqa_sum3 = tl.load(gqa_sum3_ptr + j_start + gqa_max1_at)  # gqa_sum3[s_l, i, j]
     max = tl.reduce(gqa_max1, 2, max_nan)  # max[s_l] gqa_max1[s_l, i, j]
     sub = gqa_max1 - max[:, :, None]  # [i, j, s_l]
-    exp = tl.exp(sub)  # [i, j, s_l]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [i, j, s_l]
     mul = exp[:, :, None, :] * gqa_sum2  # [i, j, m, s_l]
     where = tl.where(ne[:, :, None, :], mul, 0.0)  # [i, j, m, s_l]
     # sum[s_l] where(ne(gqa_max1[s_l, i, j], -inf), (... * gqa_sum2[s_l, i, j, m]), 0)
@@ -41,8 +41,9 @@ def gqa_combine(gqa_max1_ptr, gqa_sum2_ptr, gqa_sum3_ptr, out_ptr):
     where_2 = tl.where(ne, mul_2, 0.0)  # [i, j, s_l]
     # sum[s_l] where(ne(gqa_max1[s_l, i, j], -inf), (... * gqa_sum3[s_l, i, j]), 0)
     sum_2 = tl.sum(where_2, 2)
-    div = sum / sum_2[:, :, None]  # [i, j, m]
+    div = 1.0 / sum_2  # [i, j]
+    mul_3 = sum * div[:, :, None]  # [i, j, m]
     # [i, j, m]
     out_at = i_lane[:, None, None] * 16384 + j_lane[None, :, None] * 64 + m_lane[None, None, :]
     # out[i, j, m]
-    tl.store(out_ptr + j_start * 64 + out_at, div.to(tl.float16))
+    tl.store(out_ptr + j_start * 64 + out_at, mul_3.to(tl.float16))

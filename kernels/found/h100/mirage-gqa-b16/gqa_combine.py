@@ -34,7 +34,7 @@ def gqa_combine(gqa_max0_ptr, gqa_sum1_ptr, gqa_sum2_ptr, out_ptr):
     gqa_sum2 = tl.load(gqa_sum2_ptr + i_start * 16384 + j_start * 64 + gqa_sum2_at)
     max = tl.reduce(gqa_max0, 2, max_nan)  # max[s_l] gqa_max0[s_l, i, j]
     sub = gqa_max0 - max[:, :, None]  # [i, j, s_l]
-    exp = tl.exp(sub)  # [i, j, s_l]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [i, j, s_l]
     mul = exp * gqa_sum1  # [i, j, s_l]
     where = tl.where(ne, mul, 0.0)  # [i, j, s_l]
     # sum[s_l] where(ne(gqa_max0[s_l, i, j], -inf), (... * gqa_sum1[s_l, i, j]), 0)

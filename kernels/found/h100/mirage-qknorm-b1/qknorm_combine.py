@@ -33,7 +33,7 @@ def qknorm_combine(qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_sum2_ptr, out_ptr):
     qknorm_sum2 = tl.load(qknorm_sum2_ptr + l_start * 64 + qknorm_sum2_at)
     max = tl.reduce(qknorm_max0, 2, max_nan)  # max[s_k] qknorm_max0[s_k, i, l]
     sub = qknorm_max0 - max[:, :, None]  # [i, l, s_k]
-    exp = tl.exp(sub)  # [i, l, s_k]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [i, l, s_k]
     mul = exp * qknorm_sum1  # [i, l, s_k]
     where = tl.where(ne, mul, 0.0)  # [i, l, s_k]
     # sum[s_k] where(ne(qknorm_max0[s_k, i, l], -inf), (... * qknorm_sum1[s_k, i, l]), 0)

@@ -34,7 +34,7 @@ def qknorm_combine(qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_sum2_ptr, out_ptr):
     qknorm_sum2 = tl.load(qknorm_sum2_ptr + i * 256 + l_start + qknorm_max0_at)
     max = tl.reduce(qknorm_max0, 1, max_nan)  # max[s_k] qknorm_max0[s_k, i, l]
     sub = qknorm_max0 - max[:, None]  # [l, s_k]
-    exp = tl.exp(sub)  # [l, s_k]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [l, s_k]
     mul = exp[:, None, :] * qknorm_sum1  # [l, m, s_k]
     where = tl.where(ne[:, None, :], mul, 0.0)  # [l, m, s_k]
     # sum[s_k] where(ne(qknorm_max0[s_k, i, l], -inf), (... * qknorm_sum1[s_k, i, l, m]), 0)
@@ -43,7 +43,8 @@ def qknorm_combine(qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_sum2_ptr, out_ptr):
     where_2 = tl.where(ne, mul_2, 0.0)  # [l, s_k]
     # sum[s_k] where(ne(qknorm_max0[s_k, i, l], -inf), (... * qknorm_sum2[s_k, i, l]), 0)
     sum_2 = tl.sum(where_2, 1)
-    div = sum / sum_2[:, None]  # [l, m]
+    div = 1.0 / sum_2  # [l]
+    mul_3 = sum * div[:, None]  # [l, m]
     out_at = l_lane[:, None] * 64 + m_lane[None, :]  # [l, m]
     # out[i, l, m]
-    tl.store(out_ptr + i * 16384 + l_start * 64 + out_at, div.to(tl.float16))
+    tl.store(out_ptr + i * 16384 + l_start * 64 + out_at, mul_3.to(tl.float16))

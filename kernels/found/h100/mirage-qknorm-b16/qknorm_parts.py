@@ -32,26 +32,27 @@ def qknorm_parts(q_ptr, k_ptr, v_ptr, qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_s
     k_lane = tl.arange(0, 64)
     k_at = j_lane[:, None] * 4096 + k_lane[None, :]  # [j, k]
     q_f32 = q.to(tl.float32)  # [l, j]
-    mul = q_f32 * q_f32  # [l, j]
-    sum = tl.sum(mul, 1)  # sum[j] (q[i, l, j] * q[i, l, j])
-    mul_2 = sum * 0.015625  # [l]
-    add = mul_2 + 9.999999974752427e-07  # [l]
-    rsqrt = tl.rsqrt(add)  # [l]
+    mul_4 = q_f32 * q_f32  # [l, j]
+    sum_2 = tl.sum(mul_4, 1)  # sum[j] (q[i, l, j] * q[i, l, j])
+    mul_5 = sum_2 * 0.015625  # [l]
+    add_2 = mul_5 + 9.999999974752427e-07  # [l]
+    rsqrt_2 = tl.rsqrt(add_2)  # [l]
+    rsqrt_2_log2 = rsqrt_2 * 1.4426950408889634  # [l]
     m_lane = tl.arange(0, 64)
     v_at = k_lane[:, None] * 64 + m_lane[None, :]  # [k, m]
     for k_start in range(k_first, k_first + 1024, 64):
         k = tl.load(k_ptr + i * 262144 + k_start + k_at, eviction_policy="evict_last")  # k[i, j, k]
-        dot = tl.dot(q, k)  # sum[j] ((q[i, l, j] * ...) * (k[i, j, k] * ...))
-        mul_3 = dot * rsqrt[:, None]  # [l, k]
+        dot = tl.dot(q, k)  # sum[j] ((q[i, l, j] * k[i, j, k]) * rsqrt(...))
         k_f32 = k.to(tl.float32)  # [j, k]
-        mul_4 = k_f32 * k_f32  # [j, k]
-        sum_2 = tl.sum(mul_4, 0)  # sum[j] (k[i, j, k] * k[i, j, k])
-        mul_5 = sum_2 * 0.015625  # [k]
-        add_2 = mul_5 + 9.999999974752427e-07  # [k]
-        rsqrt_2 = tl.rsqrt(add_2)  # [k]
-        mul_6 = mul_3 * rsqrt_2[None, :]  # [l, k]
-        max = tl.reduce(mul_6, 1, max_nan)  # max over the step
-        max0_new = max_nan(max0, max)  # [l]
+        mul = k_f32 * k_f32  # [j, k]
+        sum = tl.sum(mul, 0)  # sum[j] (k[i, j, k] * k[i, j, k])
+        mul_2 = sum * 0.015625  # [k]
+        add = mul_2 + 9.999999974752427e-07  # [k]
+        rsqrt = tl.rsqrt(add)  # [k]
+        mul_3 = dot * rsqrt[None, :]  # [l, k]
+        max = tl.reduce(mul_3, 1, max_nan)  # max over the step
+        mul_6 = max * rsqrt_2  # [l]
+        max0_new = max_nan(max0, mul_6)  # [l]
         max0_live = max0 != float("-inf")  # [l]
         sub = max0 - max0_new  # [l]
         exp = tl.exp2(sub * 1.4426950408889634)  # [l]
@@ -59,7 +60,7 @@ def qknorm_parts(q_ptr, k_ptr, v_ptr, qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_s
         max0_new_log2 = max0_new * 1.4426950408889634  # [l]
         ne = max0_new != float("-inf")  # [l]
         max0_new_log2_safe = tl.where(ne, max0_new_log2, float("inf"))  # [l]
-        exp_2 = tl.exp2(mul_6 * 1.4426950408889634 - max0_new_log2_safe[:, None])  # [l, k]
+        exp_2 = tl.exp2(mul_3 * rsqrt_2_log2[:, None] - max0_new_log2_safe[:, None])  # [l, k]
         exp_2_f16 = exp_2.to(tl.float16)  # [l, k]
         # v[i, k, m]
         v = tl.load(v_ptr + i * 262144 + k_start * 64 + v_at, eviction_policy="evict_last")

@@ -41,7 +41,7 @@ def attention_combine(attention_max1_ptr, attention_sum2_ptr, attention_sum3_ptr
     )
     max = tl.reduce(attention_max1, 1, max_nan)  # max[s_l] attention_max1[s_l, i, j]
     sub = attention_max1 - max[:, None]  # [j, s_l]
-    exp = tl.exp(sub)  # [j, s_l]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [j, s_l]
     mul = exp * attention_sum2  # [j, s_l]
     where = tl.where(ne, mul, 0.0)  # [j, s_l]
     # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum2[s_l, i, j]), 0)

@@ -34,7 +34,7 @@ def attention_combine(attention_max1_ptr, attention_sum2_ptr, attention_sum3_ptr
     attention_sum3 = tl.load(attention_sum3_ptr + j + attention_max1_at)
     max = tl.reduce(attention_max1, 1, max_nan)  # max[s_l] attention_max1[s_l, i, j]
     sub = attention_max1 - max[:, None]  # [i, s_l]
-    exp = tl.exp(sub)  # [i, s_l]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [i, s_l]
     mul = exp[:, None, :] * attention_sum2  # [i, m, s_l]
     where = tl.where(ne[:, None, :], mul, 0.0)  # [i, m, s_l]
     # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum2[s_l, i, j, m]), 0)
@@ -43,7 +43,8 @@ def attention_combine(attention_max1_ptr, attention_sum2_ptr, attention_sum3_ptr
     where_2 = tl.where(ne, mul_2, 0.0)  # [i, s_l]
     # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum3[s_l, i, j]), 0)
     sum_2 = tl.sum(where_2, 1)
-    div = sum / sum_2[:, None]  # [i, m]
+    div = 1.0 / sum_2  # [i]
+    mul_3 = sum * div[:, None]  # [i, m]
     out_at = i_lane[:, None] * 1024 + m_lane[None, :]  # [i, m]
     # out[i, j, m]
-    tl.store(out_ptr + j * 128 + m_start + out_at, div.to(tl.float16))
+    tl.store(out_ptr + j * 128 + m_start + out_at, mul_3.to(tl.float16))

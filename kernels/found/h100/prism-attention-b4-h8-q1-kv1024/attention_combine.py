@@ -38,7 +38,7 @@ def attention_combine(attention_max1_ptr, attention_sum2_ptr, attention_sum3_ptr
     )
     max = tl.reduce(attention_max1, 0, max_nan)  # max[s_l] attention_max1[s_l, i, j]
     sub = attention_max1 - max  # [s_l]
-    exp = tl.exp(sub)  # [s_l]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [s_l]
     mul = exp[None, :] * attention_sum2  # [m, s_l]
     where = tl.where(ne[None, :], mul, 0.0)  # [m, s_l]
     # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum2[s_l, i, j, m]), 0)
@@ -47,6 +47,7 @@ def attention_combine(attention_max1_ptr, attention_sum2_ptr, attention_sum3_ptr
     where_2 = tl.where(ne, mul_2, 0.0)  # [s_l]
     # sum[s_l] where(ne(attention_max1[s_l, i, j], -inf), (... * attention_sum3[s_l, i, j]), 0)
     sum_2 = tl.sum(where_2, 0)
-    div = sum / sum_2  # [m]
+    div = 1.0 / sum_2  # []
+    mul_3 = sum * div  # [m]
     # out[i, j, m]
-    tl.store(out_ptr + i * 1024 + j * 128 + m_start + m_lane, div.to(tl.float16))
+    tl.store(out_ptr + i * 1024 + j * 128 + m_start + m_lane, mul_3.to(tl.float16))

@@ -39,7 +39,7 @@ def qk_norm_attention_combine(qk_norm_attention_max0_ptr, qk_norm_attention_sum1
     # max[s_l] qk_norm_attention_max0[s_l, i, j]
     max = tl.reduce(qk_norm_attention_max0, 1, max_nan)
     sub = qk_norm_attention_max0 - max[:, None]  # [j, s_l]
-    exp = tl.exp(sub)  # [j, s_l]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [j, s_l]
     mul = exp * qk_norm_attention_sum1  # [j, s_l]
     where = tl.where(ne, mul, 0.0)  # [j, s_l]
     # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum1[s_l, i, j]), 0)

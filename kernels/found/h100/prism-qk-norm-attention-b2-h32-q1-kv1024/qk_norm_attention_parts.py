@@ -37,14 +37,15 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
     mul_2 = sum * 0.0078125  # [j]
     add = mul_2 + 9.999999974752427e-07  # [j]
     rsqrt = tl.rsqrt(add)  # [j]
+    rsqrt_log2 = rsqrt * 1.4426950408889634  # [j]
     m_lane = tl.arange(0, 128)
     v_at = l_lane[:, None] * 128 + m_lane[None, :]  # [l, m]
     for l_start in range(l_first, l_first + 512, 128):
         k = tl.load(k_ptr + i * 4194304 + l_start + k_at)  # k[i, k, l]
-        dot = tl.dot(q, k)  # sum[k] ((q[i, j, k] * ...) * k[i, k, l])
-        mul_3 = dot * rsqrt[:, None]  # [j, l]
-        max = tl.reduce(mul_3, 1, max_nan)  # max over the step
-        max0_new = max_nan(max0, max)  # [j]
+        dot = tl.dot(q, k)  # sum[k] (q[i, j, k] * k[i, k, l])
+        max = tl.reduce(dot, 1, max_nan)  # max over the step
+        mul_3 = max * rsqrt  # [j]
+        max0_new = max_nan(max0, mul_3)  # [j]
         max0_live = max0 != float("-inf")  # [j]
         sub = max0 - max0_new  # [j]
         exp = tl.exp2(sub * 1.4426950408889634)  # [j]
@@ -52,7 +53,7 @@ def qk_norm_attention_parts(q_ptr, k_ptr, v_ptr, qk_norm_attention_max0_ptr, qk_
         max0_new_log2 = max0_new * 1.4426950408889634  # [j]
         ne = max0_new != float("-inf")  # [j]
         max0_new_log2_safe = tl.where(ne, max0_new_log2, float("inf"))  # [j]
-        exp_2 = tl.exp2(mul_3 * 1.4426950408889634 - max0_new_log2_safe[:, None])  # [j, l]
+        exp_2 = tl.exp2(dot * rsqrt_log2[:, None] - max0_new_log2_safe[:, None])  # [j, l]
         sum_2 = tl.sum(exp_2, 1)  # sum over the step
         sum1 = sum1 * scale + sum_2
         exp_2_f16 = exp_2.to(tl.float16)  # [j, l]

@@ -36,7 +36,7 @@ def qk_norm_attention_combine(qk_norm_attention_max0_ptr, qk_norm_attention_sum1
     # max[s_l] qk_norm_attention_max0[s_l, i, j]
     max = tl.reduce(qk_norm_attention_max0, 1, max_nan)
     sub = qk_norm_attention_max0 - max[:, None]  # [i, s_l]
-    exp = tl.exp(sub)  # [i, s_l]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [i, s_l]
     mul = exp[:, None, :] * qk_norm_attention_sum1  # [i, m, s_l]
     where = tl.where(ne[:, None, :], mul, 0.0)  # [i, m, s_l]
     # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum1[s_l, i, j, m]), 0)
@@ -45,7 +45,8 @@ def qk_norm_attention_combine(qk_norm_attention_max0_ptr, qk_norm_attention_sum1
     where_2 = tl.where(ne, mul_2, 0.0)  # [i, s_l]
     # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum2[s_l, i, j]), 0)
     sum_2 = tl.sum(where_2, 1)
-    div = sum / sum_2[:, None]  # [i, m]
+    div = 1.0 / sum_2  # [i]
+    mul_3 = sum * div[:, None]  # [i, m]
     out_at = i_lane[:, None] * 1024 + m_lane[None, :]  # [i, m]
     # out[i, j, m]
-    tl.store(out_ptr + j * 128 + m_start + out_at, div.to(tl.float16))
+    tl.store(out_ptr + j * 128 + m_start + out_at, mul_3.to(tl.float16))

@@ -39,7 +39,7 @@ def qk_norm_attention_combine(qk_norm_attention_max0_ptr, qk_norm_attention_sum1
     # max[s_l] qk_norm_attention_max0[s_l, i, j]
     max = tl.reduce(qk_norm_attention_max0, 2, max_nan)
     sub = qk_norm_attention_max0 - max[:, :, None]  # [i, j, s_l]
-    exp = tl.exp(sub)  # [i, j, s_l]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [i, j, s_l]
     mul = exp[:, :, None, :] * qk_norm_attention_sum1  # [i, j, m, s_l]
     where = tl.where(ne[:, :, None, :], mul, 0.0)  # [i, j, m, s_l]
     # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum1[s_l, i, j, m]), 0)
@@ -48,8 +48,9 @@ def qk_norm_attention_combine(qk_norm_attention_max0_ptr, qk_norm_attention_sum1
     where_2 = tl.where(ne, mul_2, 0.0)  # [i, j, s_l]
     # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum2[s_l, i, j]), 0)
     sum_2 = tl.sum(where_2, 2)
-    div = sum / sum_2[:, :, None]  # [i, j, m]
+    div = 1.0 / sum_2  # [i, j]
+    mul_3 = sum * div[:, :, None]  # [i, j, m]
     # [i, j, m]
     out_at = i_lane[:, None, None] * 131072 + j_lane[None, :, None] * 128 + m_lane[None, None, :]
     # out[i, j, m]
-    tl.store(out_ptr + j_start * 128 + out_at, div.to(tl.float16))
+    tl.store(out_ptr + j_start * 128 + out_at, mul_3.to(tl.float16))

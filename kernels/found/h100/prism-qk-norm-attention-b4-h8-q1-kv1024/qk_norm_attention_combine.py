@@ -39,7 +39,7 @@ def qk_norm_attention_combine(qk_norm_attention_max0_ptr, qk_norm_attention_sum1
     # max[s_l] qk_norm_attention_max0[s_l, i, j]
     max = tl.reduce(qk_norm_attention_max0, 0, max_nan)
     sub = qk_norm_attention_max0 - max  # [s_l]
-    exp = tl.exp(sub)  # [s_l]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [s_l]
     mul = exp[None, :] * qk_norm_attention_sum1  # [m, s_l]
     where = tl.where(ne[None, :], mul, 0.0)  # [m, s_l]
     # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum1[s_l, i, j, m]), 0)
@@ -48,6 +48,7 @@ def qk_norm_attention_combine(qk_norm_attention_max0_ptr, qk_norm_attention_sum1
     where_2 = tl.where(ne, mul_2, 0.0)  # [s_l]
     # sum[s_l] where(ne(qk_norm_attention_max0[s_l, i, j], -inf), (... * qk_norm_attention_sum2[s_l, i, j]), 0)
     sum_2 = tl.sum(where_2, 0)
-    div = sum / sum_2  # [m]
+    div = 1.0 / sum_2  # []
+    mul_3 = sum * div  # [m]
     # out[i, j, m]
-    tl.store(out_ptr + i * 1024 + j * 128 + m_start + m_lane, div.to(tl.float16))
+    tl.store(out_ptr + i * 1024 + j * 128 + m_start + m_lane, mul_3.to(tl.float16))
