@@ -18,7 +18,7 @@ from prism_jax.emit.triton.early import early
 from prism_jax.instantiate.plan import Schedule
 from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Tensor, at
 from prism_jax.ir.rewrite import replace as substitute
-from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, Loop
+from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, Loop, SGraph
 
 from .graphs import (
     Case,
@@ -139,6 +139,18 @@ def test_quotients_of_a_row_share_one_division(dtype: str, narrow: bool) -> None
     combine = emit(case.sgraph, case.sizes, [Schedule()] * 2)[1].source.text
     assert ("div = 1.0 / sum" in combine) is narrow
     assert bool(re.search(r"/ sum\w*\[:, None\]", combine)) is not narrow
+    given = inputs(case)
+    agree(case, interpreted(case, given, Schedule()), expected(case, given), dtype)
+
+
+@pytest.mark.parametrize(("dtype", "narrow"), [("float16", True), ("float32", False)])
+def test_quotients_of_rows_by_columns_share_divisions(dtype: str, narrow: bool) -> None:
+    x, t, y = Tensor("x", (40,), dtype), Tensor("t", (40,), dtype), Tensor("y", (40, 40), dtype)
+    quotient = op("div", Load(x, (at(ROW),)), op("exp", Load(t, (at(KEY),))))
+    item = store(y, (ROW, KEY), quotient)
+    kernel = Kernel("divide", (GridAxis(ROW, 8), GridAxis(KEY, 8)), (), (item,))
+    case = Case(SGraph("divide", (x, t), (kernel,), (y,), "float32"), {})
+    assert ("div = 1.0 / exp  # [j]" in text(case, Schedule())) is narrow
     given = inputs(case)
     agree(case, interpreted(case, given, Schedule()), expected(case, given), dtype)
 

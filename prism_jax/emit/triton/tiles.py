@@ -341,15 +341,15 @@ class Tiles:
 
     def _inverse(self, node: Pointwise, env: Env) -> Node | None:
         """1 / y of a division x / y. By a constant: where that is exact, or no less exact than what
-        is done to exponents. By what several elements of x have in common: where all that is
+        is done to exponents. By what several quotients have in common: where all that is
         written is rounded to fewer bits (a division is some eight instructions, and no exact one).
         """
         if node.op != "div" or node.sort != REAL:
             return None
         whole, divisor = node.args
         if not isinstance(divisor, Const):
-            dims = [set(self.dims(x.axes_free, env)) for x in (whole, divisor)]
-            less = self.rounded and self.compute == "float32" and dims[1] < dims[0]
+            more = set(self.dims(whole.axes_free, env)) - set(self.dims(divisor.axes_free, env))
+            less = self.rounded and self.compute == "float32" and more
             return Pointwise("div", (Const(1.0), divisor)) if less else None
         number = float(divisor.value)
         mantissa, exponent = math.frexp(number)
