@@ -73,12 +73,17 @@ class _Substitution:
 
     A binder keeps its names where no value mentions them. Names say how deeply binders are nested
     below, so that those around it have others: opening every binder on the way, each time renaming
-    all that is below, would cost a power of the depth.
+    all that is below, would cost a power of the depth. A value with binders of its own, such as an
+    index that is an argmax, puts what it enters higher, to names that those around may have kept:
+    with one of these every binder is opened.
     """
 
     def __init__(self, axes: Mapping[Axis, Poly]) -> None:
         self.axes = axes
         self.mentioned = frozenset(axes).union(*(p.axes for p in axes.values()))
+        self.flat = not any(
+            a.height for p in axes.values() for m, _ in p.terms for a, _ in m.factors
+        )
         self._known: dict[Atom, Poly] = {}
 
     def poly(self, poly: Poly) -> Poly:
@@ -109,7 +114,7 @@ class _Substitution:
             return of(Atom("element", (atom.fields[0], values)))
         if not atom.bound:
             return rebuild(atom, self.poly)
-        if self.mentioned.isdisjoint(atom.bound):
+        if self.flat and self.mentioned.isdisjoint(atom.bound):
             return _bind(atom, atom.bound, self.poly(body_of(atom)))
         inner = {a: p for a, p in self.axes.items() if a in atom.axes}
         return rebuild(atom, _Substitution(inner).poly)
@@ -225,7 +230,7 @@ def _sum_mono(axes: tuple[Axis, ...], mono: Mono) -> Poly:
     for group in _connected(axes, [a.axes & bound for a, _ in inner]):
         mine = tuple((a, e) for a, e in inner if a.axes & group)
         if mine:
-            result.append(of(_sum_atom(tuple(sorted(group)), Mono(mine))))
+            result.append(_sum_of(tuple(sorted(group)), Mono(mine)))
         else:
             result += [_size(a) for a in sorted(group)]
     return times(*result)
@@ -261,12 +266,16 @@ def _connected(
     return found
 
 
-def _sum_atom(axes: tuple[Axis, ...], mono: Mono) -> Atom:
+def _sum_of(axes: tuple[Axis, ...], mono: Mono) -> Poly:
+    """The sum over axes that the factors connect; it can be minus one, since a maximum under other
+    names may be minus a minimum.
+    """
     height = 1 + max((a.height for a, _ in mono.factors), default=0)
-    body = Poly(((mono, Fraction(1)),))
-    named, order = _named(axes, body, height)
-    [(inside, _)] = named.terms
-    return Atom("sum", (inside,), order)
+    named, order = _named(axes, Poly(((mono, Fraction(1)),)), height)
+    if len(named.terms) != 1:
+        raise Unproven("a product that is another sum under other names")
+    [(inside, c)] = named.terms
+    return scale(of(Atom("sum", (inside,), order)), c)
 
 
 # ---- other reductions
@@ -489,6 +498,9 @@ def _reduce_atom(monoid: str, axes: tuple[Axis, ...], body: Poly, more: tuple[Fi
 
 def _named(axes: tuple[Axis, ...], body: Poly, height: int) -> tuple[Poly, tuple[Axis, ...]]:
     """The body with its bound axes renamed in an order that depends on how they occur only."""
+    others = body.axes.difference(axes)
+    if any(Axis(f"~{height}.{n}", a.size) in others for n in range(len(axes)) for a in axes):
+        raise Unproven("a bound axis would take the name of one that is bound around it")
     if len(axes) == 1:
         name = Axis(f"~{height}.0", axes[0].size)
         return rename(body, {axes[0]: name}), (name,)
