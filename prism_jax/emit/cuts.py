@@ -95,11 +95,15 @@ def _cut(known: Sequence[Atom], axis: Axis, extents: Mapping[Axis, Extent], tile
         most = _bound(atom, axis, extents, largest=True)
         least = _bound(atom, axis, extents, largest=False)
         if step < 0:  # axis <= rest
-            highs.append(_sum(most, 1))
+            text = _sum(most, 1)
+            below = _least(most, extents) + 1 < 0
+            highs.append(f"tl.maximum(0, {text})" if below else text)
             fulls.append(_down(_sum_parts(least, 1), extents, tile))
             wholes.append(None)
         else:  # axis >= -rest
-            lows.append(_negated_down(most, extents, tile))
+            text = _negated_down(most, extents, tile)
+            beyond = -_least(most, extents) > size
+            lows.append(f"tl.minimum({-(-size // tile) * tile}, {text})" if beyond else text)
             fulls.append(None)
             wholes.append(_negated_down(_sum_parts(least, 1 - tile), extents, tile))
     low = f"tl.maximum(0, {lows[0]})" if len(lows) == 1 else None
@@ -126,6 +130,15 @@ def _bound(atom: Atom, axis: Axis, extents: Mapping[Axis, Extent], *, largest: b
         if (coefficient > 0) == largest:
             constant += coefficient * (extent.tile - 1)
     return tuple(starts), constant
+
+
+def _least(parts: Parts, extents: Mapping[Axis, Extent]) -> int:
+    """The least that a sum of starts is in any block: a block may be masked as a whole, and
+    then the bound is beyond the axis.
+    """
+    last = {e.start: (-(-int(a.size) // e.tile) - 1) * e.tile for a, e in extents.items()}
+    ends = ((0, c * last[start]) for c, start in parts[0])
+    return parts[1] + sum(min(e) for e in ends)
 
 
 def _sum_parts(parts: Parts, more: int) -> Parts:
