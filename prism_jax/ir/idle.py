@@ -92,7 +92,7 @@ def idle(loop: Loop, mask: Pointwise, known: Sequence[Atom]) -> Idle | None:
     """When the steps in which `mask` (the conjunction of `known`) selects its constant throughout
     have no effect; None: not at all.
     """
-    if loop.split is None and every_row(known, loop.axis):
+    if loop.split is None and _of_rows(loop, known) and every_row(known, loop.axis):
         lemma = _Lemma(loop, mask, proved=True)
         if lemma.holds():
             return Idle()
@@ -102,6 +102,15 @@ def idle(loop: Loop, mask: Pointwise, known: Sequence[Atom]) -> Idle | None:
     lemma = _Lemma(loop, mask, proved=False, rows=True)
     checks = tuple(sorted(lemma.floors.items()))
     return Idle(checks, tuple(lemma.rows.items())) if lemma.rows and lemma.holds() else None
+
+
+def _of_rows(loop: Loop, known: Sequence[Atom]) -> bool:
+    """Whether all axes of a mask are rows' or the loop's. One that a reduction in a step binds is
+    none: the least of what it binds may be masked at every position of a row.
+    """
+    terms = walk([a.summand for a in loop.accumulators])
+    inside = {axis for node in terms if isinstance(node, Reduce) for axis in node.axes}
+    return inside.isdisjoint(axis for atom in known for axis, _ in atom.coefficients)
 
 
 def every_row(known: Sequence[Atom], axis: Axis) -> bool:

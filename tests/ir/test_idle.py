@@ -9,7 +9,7 @@ import pytest
 
 from prism_jax.ir.idle import Idle, cutting, every_row
 from prism_jax.ir.masks import atoms
-from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Tensor
+from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Reduce, Tensor
 from prism_jax.ir.sgraph import Accumulator, Loop
 from tests.emit.graphs import Case, attention, load, mul, op
 
@@ -85,7 +85,10 @@ def test_wide_ranges_are_checked_at_run_time(dtype: str, fill: float) -> None:
 
 def masked(mask: Node, values: Node, fill: float, use: str = "exp") -> Loop:
     """max and sum of exp over the keys, of masked values."""
-    chosen = op("where", mask, values, fill)
+    return masked_term(op("where", mask, values, fill), use)
+
+
+def masked_term(chosen: Node, use: str = "exp") -> Loop:
     top = Accumulator("m", "max", chosen, (ROW,))
     shifted = op("sub", chosen, top.carried("new"))
     factor = op("exp", op("sub", top.carried("old"), top.carried("new")))
@@ -202,3 +205,17 @@ def test_where_x_is_not_finite() -> None:
         summand = mul(factor, total.summand)
         weighted = Accumulator("l", "sum", summand, (ROW,), total.rescale, depends=("m",))
         assert (cutting(Loop(KEY, 8, (top, weighted))) is not None) is answer
+
+
+@pytest.mark.parametrize("monoid", ["min", "max"])
+def test_a_mask_of_what_a_reduction_binds_proves_nothing_of_rows(monoid: str) -> None:
+    """Every head has a key, but no key is every head's: the least over heads is all -1e30."""
+    head = Axis("h", 2)
+    first = mul(Iota(head), integer(4))
+    last = op("le", THERE, op("add", first, integer(1)))
+    mask = op("and", op("ge", THERE, first), last)
+    assert every_row(atoms(mask) or (), KEY)
+    least = Reduce(monoid, (head,), op("where", mask, SMALL, -1e30))
+    found = cutting(masked_term(least))
+    assert found is not None
+    assert found.idle.checks
