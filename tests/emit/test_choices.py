@@ -16,7 +16,7 @@ from prism_jax.emit import lax_blocks
 from prism_jax.emit.triton import emit, emit_kernel
 from prism_jax.emit.triton.early import early
 from prism_jax.instantiate.plan import Schedule
-from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Tensor, at
+from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Reduce, Tensor, at
 from prism_jax.ir.rewrite import replace as substitute
 from prism_jax.ir.sgraph import Accumulator, GridAxis, Kernel, Loop, SGraph
 
@@ -26,11 +26,14 @@ from .graphs import (
     attention_split,
     cases,
     gatedmlp,
+    load,
     logsumexp,
     mul,
     op,
     rbf,
+    record,
     rmsnorm_linear,
+    softmax_accumulators,
     store,
 )
 from .harness import agree, expected, inputs, interpreted
@@ -119,6 +122,38 @@ def test_rows_whose_first_tiles_are_masked(name: str, fill: float) -> None:
         agree(case, interpreted(case, given, schedule), expected(case, given), "float16")
     plain = attention(2, 40, 40, 8, "float16", causal=False)
     assert "slope" not in text(plain, Schedule())
+
+
+LOWEST = float(np.finfo(np.float32).min)
+
+
+@pytest.mark.parametrize("fills", [(-1e30, -2e30), (-1e10, -1e30), (-1e30, LOWEST), (LOWEST, 0)])
+def test_a_row_of_constants_has_the_weights_of_the_largest(fills: tuple[float, float]) -> None:
+    """Masked by one mask or by another: the first rows have weight on later keys only, and the sum
+    of weights, by which another kernel may divide, is their number.
+    """
+    i, j, d = ROW, KEY, Axis("d", 8)
+    q, k, total = (
+        Tensor(n, s, "float16") for n, s in (("q", (40, 8)), ("k", (40, 8)), ("l", (40,)))
+    )
+    dot = Reduce("sum", (d,), mul(load(q, i, d), load(k, j, d)), record("float16"))
+    padded = op("where", op("ge", Iota(j), integer(4)), dot, Const(fills[1])) if fills[1] else dot
+    seen = op("lt", Iota(j), Iota(i))
+    scores = op("where", seen, padded, Const(fills[0]))
+    top, weights = softmax_accumulators(scores, (i,), None, (), record("float16"))
+    loop = Loop(j, "T_j", (top, weights))
+    kernel = Kernel(
+        "weights", (GridAxis(i, "T_i"),), (loop,), (store(total, (i,), weights.carried()),)
+    )
+    graph = SGraph("weights", (q, k), (kernel,), (total,), "float32")
+    case = Case(graph, {"T_i": 16, "T_j": 8})
+    given = inputs(case)
+    assert "slope = tl.where(m_new_masked, " in text(case, Schedule())
+    for schedule in (Schedule(), Schedule(cut=True)):
+        (found,) = interpreted(case, given, schedule)
+        (wanted,) = expected(case, given)
+        np.testing.assert_allclose(found, wanted, 5e-3)
+    assert found[0] == 40
 
 
 def test_from_what_is_loaded_the_maximum_is_subtracted_first() -> None:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["exponential", "guarded"]
 
 LOG2_E = 1.4426950408889634
-TINY = 2.0**-126
-"""Times any float32 below -1e9 it is above -4: equal numbers keep equal weights, and none is zero.
+STEEP = 0.5
+"""Neighbours among the float32 below -1e9 are 64 apart or more: at this slope in the exponent of 2
+or a steeper one, what is below a maximum there has next to no weight.
 """
 
 
@@ -77,8 +78,8 @@ def _difference(
 
     The multiply-add does not round x * c, so that x = y gives not 1 but 2 to the power of what y *
     c was rounded by: nothing for scores, which are sums of products; infinity for the -1e30 of a
-    mask. Where x may be such a constant and y is its maximum, c is next to zero for rows that are
-    masked so far. Nothing is known of the size of other loads.
+    mask. Where x may be such a constant and y is its maximum, rows that are masked so far take 2 to
+    the power of x - y, which has no such error. Nothing is known of the size of other loads.
     """
     factor *= LOG2_E
     whole, other = node.args
@@ -86,6 +87,9 @@ def _difference(
     if unknown or (masked and not _is_maximum(tiles, other, whole)):
         return None
     inner = scales.factored(tiles, whole, env)
+    exact = not inner.rows and abs(math.frexp(inner.number)[0]) == 0.5
+    if masked and not (exact and factor >= STEEP):
+        return None
     left, right = tiles.number(inner.node, env), tiles.number(other, env)
     if len(right.dims) >= len(left.dims):
         return None
@@ -97,7 +101,7 @@ def _difference(
         rows = contractions.times_rest(tiles, tiles.number(first, env), rest, env)
         slope = _scaled(tiles, rows, inner.number * factor)
     if masked:
-        scaled, slope = _near(tiles, right, scaled, slope)
+        scaled, slope = _near(tiles, right, scaled, slope, inner.number)
     if guard is not None:
         scaled = _infinite(tiles, scaled, tiles.number(guard, env))
     text = f"{tiles.align(left, dims)} * {tiles.align(slope, dims)} - {tiles.align(scaled, dims)}"
@@ -137,14 +141,18 @@ def _is_maximum(tiles: Tiles, node: Node, of: Node) -> bool:
     return isinstance(node, Reduce) and node.monoid == "max" and node.body is of
 
 
-def _near(tiles: Tiles, top: Value, scaled: Value, slope: Value) -> tuple[Value, Value]:
-    """`scaled` and the factor of x; 0 and next to nothing in rows whose maximum is a mask's."""
+def _near(
+    tiles: Tiles, top: Value, scaled: Value, slope: Value, unscaled: float
+) -> tuple[Value, Value]:
+    """`scaled` and the factor of x; the maximum itself and what it is a maximum of in rows whose
+    maximum is a mask's. `unscaled` is a power of two, so that x times it is not rounded.
+    """
     low = f"({top.text} <= {FAR!r}) & ({top.text} > {literal(-math.inf)})"
     masked = _once(tiles, low, f"{top.text}_masked", top.dims, top.depth, "bool")
-    text = f"tl.where({masked.text}, 0.0, {scaled.text})"
+    text = f"tl.where({masked.text}, {top.text}, {scaled.text})"
     start = _once(tiles, text, scaled.text, top.dims, top.depth)
     dims, depth = tiles.sorted((*top.dims, *slope.dims)), max(top.depth, slope.depth)
-    text = f"tl.where({tiles.align(masked, dims)}, {TINY!r}, {tiles.align(slope, dims)})"
+    text = f"tl.where({tiles.align(masked, dims)}, {unscaled!r}, {tiles.align(slope, dims)})"
     return start, _once(tiles, text, "slope", dims, depth)
 
 
