@@ -30,6 +30,9 @@ STEEP = 0.5
 or a steeper one, what is below a maximum there has next to no weight.
 """
 
+CLOSE = 2.0**17
+"""Up to this number the product with log2(e) is rounded by less than 2^-7."""
+
 
 def guarded(tiles: Tiles, node: Pointwise, env: Env) -> Value | None:
     """where(m != -inf, exp(x - m), 0), with m the running maximum of x, as exp(x - m') with m' = m
@@ -113,7 +116,7 @@ def _difference(
 def _reach(node: Node) -> tuple[bool, bool]:
     """Whether a term may be a mask's constant, far below all scores, and whether it may be that or
     anything because of what it loads other than as factors of sums of products (and what bounds
-    are known of).
+    are known of), or because of another constant that is large.
     """
     stack, seen, masked = [node], set[Node](), False
     while stack:
@@ -122,11 +125,12 @@ def _reach(node: Node) -> tuple[bool, bool]:
             continue
         seen.add(one)
         found = range_of(one)
-        if max(-found.low, found.high) < -FAR:
+        if max(-found.low, found.high) <= CLOSE:
             continue
-        if isinstance(one, Load):
+        far = isinstance(one, Const) and (one.value <= FAR or one.value == math.inf)
+        if isinstance(one, Load) or (isinstance(one, Const) and not far):
             return True, True
-        masked |= isinstance(one, Const) and -math.inf < one.value <= FAR
+        masked |= far and math.isfinite(found.low)
         product = isinstance(one, Reduce) and product_of(one.monoid, one.body, one.axes)
         if isinstance(one, Pointwise) and one.op == "where":
             stack.extend(one.args[1:])
