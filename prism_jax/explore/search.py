@@ -129,7 +129,7 @@ class _Run:
         self.best, self.place = math.inf, family.hint
         self.lowest = math.inf  # bound of the best thing that was cut or not looked at
         self.done: dict[Place, float] = {}
-        self.passed: set[Place] = set()
+        self.passed: dict[Place, int] = {}
         """The partitions that were within the limit when their turn came."""
         self.reached = math.inf
         """The best of these. What the family knows from other sizes is not among them, so that a
@@ -193,7 +193,8 @@ class _Run:
         places = (Place(number, materialised, join) for join in (False, True))
         costs = {place: self._partition(place, limit) for place in places}
         within = {place: cost for place, cost in costs.items() if cost <= limit}
-        self.passed.update(within)
+        for place in within:
+            self.passed.setdefault(place, len(self.passed))
         best = min(within.values(), default=math.inf)
         self.reached = min(self.reached, best)
         return best
@@ -313,7 +314,9 @@ class _Run:
         found = [
             p for p in self.found if p.least <= limit and (p.place in self.passed or not p.place)
         ]
-        found.sort(key=lambda plan: plan.number)
+        # of equal plans the first one stays: the order must not depend on where the search began
+        turn = {None: -1, **self.passed}
+        found.sort(key=lambda plan: (plan.number, turn[plan.place]))
         kept, duplicates = ranked(found, self.instance, family.pruning.keep)
         counts.duplicates = duplicates
         left = counts.cut_by_limit + counts.cut_by_climbing + counts.cut_by_time

@@ -122,6 +122,34 @@ def _seconds(work: Callable[[Program], SearchResult], program: Program) -> float
     return time.process_time() - start
 
 
+def block(x: Any, wq: Any, wk: Any, wv: Any, wo: Any, w1: Any, w2: Any) -> Any:
+    """A transformer's block with one head: more reductions than all sets of are looked at."""
+
+    def norm(x: Any) -> Any:
+        return x / jnp.sqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-5)
+
+    h = norm(x)
+    scores = (h @ wq) @ (h @ wk).T * 0.125
+    seen = jnp.tril(jnp.ones(scores.shape, bool))
+    x = x + jax.nn.softmax(jnp.where(seen, scores, -1e30), -1) @ (h @ wv) @ wo
+    return x + jax.nn.silu(norm(x) @ w1) @ w2
+
+
+def test_equal_plans_have_one_order_where_sets_are_climbed() -> None:
+    """What is looked into first, since it was best before, is not first among equals."""
+
+    def climbed(n: int) -> Program:
+        return _program(block, ((n, 512), *[(512, 512)] * 4, (512, 1024), (1024, 512)))
+
+    found(climbed(896))
+    for n in (1000, 960):
+        program = climbed(n)
+        result = found(program)
+        assert result.reused
+        assert result.statistics["cut_by_climbing"]
+        same(result, fresh(program))
+
+
 def test_cut_branches_are_reopened() -> None:
     """What launches made too dear at a small size is looked into at a large one."""
 
