@@ -43,7 +43,14 @@ def arrays(
         dtype: a float, integer or bool dtype by name (also "bfloat16"), or a strategy for it.
         low: no element is below it.
         high: no element is above it.
+
+    Raises:
+        TypeError: shape and dtype have changed places.
     """
+    if isinstance(shape, str) or isinstance(dtype, tuple):
+        raise TypeError(
+            f"arrays takes the shape first, then the dtype: arrays({dtype!r}, {shape!r})"
+        )
     dtype = dtype if isinstance(dtype, str) else draw(dtype)
     shape = shape if isinstance(shape, tuple) else draw(shape)
     seed = draw(st.integers(0, 2**16))

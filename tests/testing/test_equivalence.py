@@ -161,3 +161,9 @@ def test_a_function_under_prism_jit_is_tested_in_three_lines():
     assert_equivalent(softmax, fast, arrays((4, 8)), max_examples=10)
     with pytest.raises(AssertionError, match="output 0 differs"):
         assert_equivalent(softmax, lambda x: fast(x) * 1.001, X[:4, :8])
+
+
+def test_shape_and_dtype_that_changed_places_are_named() -> None:
+    swapped = ("float32", (8, 64))
+    with pytest.raises(TypeError, match=r"shape first.*arrays\(\(8, 64\), 'float32'\)"):
+        assert_equivalent(jnp.exp, jnp.exp, arrays(*swapped))
