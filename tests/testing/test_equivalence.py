@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -164,6 +165,6 @@ def test_a_function_under_prism_jit_is_tested_in_three_lines():
 
 
 def test_shape_and_dtype_that_changed_places_are_named() -> None:
-    swapped = ("float32", (8, 64))
+    swapped: Any = ("float32", (8, 64))
     with pytest.raises(TypeError, match=r"shape first.*arrays\(\(8, 64\), 'float32'\)"):
         assert_equivalent(jnp.exp, jnp.exp, arrays(*swapped))
