@@ -14,9 +14,9 @@ import math
 from typing import TYPE_CHECKING
 
 from prism_jax.emit import array_dot
-from prism_jax.emit.product import factors
 from prism_jax.ir.nodes import FLOATS, Axis, Carried, Reduce
 from prism_jax.ir.ops import MONOIDS
+from prism_jax.ir.product import factors
 from prism_jax.ir.program import walk
 
 if TYPE_CHECKING:

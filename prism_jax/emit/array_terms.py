@@ -18,7 +18,6 @@ from typing import TypeAlias
 
 from prism_jax.emit import array_access, array_reduce
 from prism_jax.emit.names import Names
-from prism_jax.emit.product import factors
 from prism_jax.emit.scopes import Scope, fitted
 from prism_jax.ir.nodes import (
     REAL,
@@ -32,6 +31,7 @@ from prism_jax.ir.nodes import (
     Reduce,
 )
 from prism_jax.ir.ops import OPS
+from prism_jax.ir.product import factors
 
 __all__ = ["Env", "Range", "Terms", "Value", "number_text"]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from prism_jax.emit import array_dot
 from prism_jax.emit.array_terms import Env, Terms, Value, number_text
-from prism_jax.emit.product import factors
 from prism_jax.ir.nodes import REAL, Axis
 from prism_jax.ir.ops import MONOIDS
+from prism_jax.ir.product import factors
 from prism_jax.ir.sgraph import Accumulator, Loop
 
 __all__ = ["State", "bind", "start", "step"]

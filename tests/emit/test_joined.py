@@ -15,8 +15,8 @@ from prism_jax.emit.triton import emit
 from prism_jax.explore import Form, search
 from prism_jax.extract import lift
 from prism_jax.instantiate.plan import Schedule
-from prism_jax.ir.nodes import Carried
 from prism_jax.ir.sgraph import SGraph
+from tests.explore.test_grouping import joins
 
 from .graphs import Case
 from .harness import agree, expected, inputs, interpreted
@@ -46,13 +46,8 @@ def joined(rows: int, features: int, dtype: Any, precision: str = "highest") -> 
     found: list[SGraph] = []
     for candidate in search(program, [Form(program)], H100, 60).candidates:
         graph = candidate.sgraph
-        for kernel in graph.kernels:
-            values = [store.value for store in kernel.stores]
-            written = {v.accumulator for v in values if isinstance(v, Carried)}
-            needed = {name for x in kernel.loops for a in x.accumulators for name in a.depends}
-            if len(written & needed) and len(graph.kernels) == len(graph.nodes):
-                found.append(graph)
-                break
+        if any(map(joins, graph.kernels)) and len(graph.kernels) == len(graph.nodes):
+            found.append(graph)
     assert found, "nothing is joined: the test has lost its subject"
     return found[:MOST]
 

@@ -19,6 +19,7 @@ from prism_jax.extract import lift
 from prism_jax.ir.masks import atoms, share
 from prism_jax.ir.nodes import Axis, Const, Iota, Node, Pointwise
 from prism_jax.ir.program import Program
+from tests.explore.test_family import fresh
 
 H100 = device.row("H100")
 
@@ -86,15 +87,8 @@ def test_the_share_is_of_the_sizes_asked_for() -> None:
         program = attention(rows, 512)
         again = families.search(program, H100, time.perf_counter() + 60)
         assert again.reused == (rows != 2048)
-        assert _ranking(again) == _ranking(_fresh(program))
+        assert _ranking(again) == _ranking(fresh(program))
 
 
 def _ranking(result: SearchResult) -> list[tuple[str, float, float]]:
     return [(c.sgraph.digest, c.estimate, c.bound) for c in result.candidates]
-
-
-def _fresh(program: Program) -> SearchResult:
-    from prism_jax.egraph import extract
-
-    forms = [Form(a.program, a.axioms) for a in extract.search(program, H100)]
-    return search(program, forms, H100, 60)

@@ -1,6 +1,6 @@
 """Sums of products as `tl.dot`.
 
-In: the two sides of a product (`emit/product.py`), the spans of their axes, a precision record.
+In: the two sides of a product (`ir/product.py`), the spans of their axes, a precision record.
 Out: a tile, or the text of an accumulation.
 
 Invariants: operands have the record's operand dtype and are loaded in it, the sum is float32;
@@ -26,8 +26,8 @@ from prism_jax.ir.nodes import Iota, Load, Node, Pointwise, Precision
 from prism_jax.ir.program import walk
 
 if TYPE_CHECKING:
-    from prism_jax.emit.product import Sides
     from prism_jax.emit.triton.tiles import Env, Tiles, Value
+    from prism_jax.ir.product import Sides
 
 __all__ = ["CHUNK", "accumulate", "dot", "times_rest", "too_long"]
 

@@ -23,8 +23,8 @@ from prism_jax.ir.nodes import REAL, Axis, Iota, Load, Node, Pointwise, Reduce
 from prism_jax.ir.ops import MONOIDS
 
 if TYPE_CHECKING:
-    from prism_jax.emit.product import Sides
     from prism_jax.emit.triton.tiles import Env, Span, Tiles, Value
+    from prism_jax.ir.product import Sides
 
 __all__ = [
     "combination",

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from prism_jax.emit.product import Sides, movable
 from prism_jax.ir.nodes import REAL, Axis, Const, Load, Node, Pointwise, Reduce
+from prism_jax.ir.product import Sides, movable
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel
 from prism_jax.ir.term_ranges import positive

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from prism_jax.emit.product import Sides, factors, sides
 from prism_jax.emit.triton import scales
 from prism_jax.emit.triton.precision import dot_precision
 from prism_jax.ir.nodes import REAL, Axis, Load, Node, Reduce, Store
+from prism_jax.ir.product import Sides, factors, sides
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Accumulator, Kernel, Loop
 
