@@ -20,6 +20,7 @@ import pytest
 
 from prism_jax.device import ROWS
 from prism_jax.emit import compile as toolchain
+from prism_jax.emit.binary import SPILLED
 from prism_jax.emit.compile import Binary, CompileError, KernelSource, compile_kernel, compile_many
 from prism_jax.emit.interpret import InterpretError, interpret
 
@@ -398,12 +399,13 @@ def test_fits() -> None:
     cases = {
         "compiled for sm_90, the device is sm_80": (binary, ROWS["A100"]),
         "shared memory": (dataclasses.replace(binary, shared=h100.smem_per_block + 1), h100),
-        "spills registers: 16 bytes": (dataclasses.replace(binary, stack=16), h100),
+        "spills registers: 40 bytes": (dataclasses.replace(binary, stack=40), h100),
         "64 warps": (dataclasses.replace(binary, num_warps=64), h100),
         "registers in each": (dataclasses.replace(binary, registers=168, num_warps=16), h100),
     }
     for message, (changed, device) in cases.items():
         assert message in (toolchain.fits(changed, device) or "")
+    assert toolchain.fits(dataclasses.replace(binary, stack=SPILLED), h100) is None
     # 100 registers in 8 warps: 26 624 of 65 536; 96 kB of shared memory: 2 of 228.
     assert (
         toolchain.blocks_per_sm(dataclasses.replace(binary, registers=100, num_warps=8), h100) == 2

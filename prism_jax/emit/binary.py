@@ -222,18 +222,24 @@ class Limits(Protocol):
     def compute_capability(self) -> int: ...
 
 
+SPILLED = 32
+"""Bytes of registers that a thread may spill: eight that are used outside the loops cost nothing
+that could be measured, and measuring decides.
+"""
+
+
 def fits(binary: Binary, device: Limits) -> str | None:
     """Why `binary` must not run on `device`, or None.
 
     A kernel over the shared memory limit is refused only at launch, so this is asked before. A
-    stack frame is no error, but such a kernel loses to a smaller tile.
+    stack frame is no error, but a kernel that spills more than `SPILLED` loses to a smaller tile.
     """
     if binary.compute_capability != device.compute_capability:
         have, want = binary.compute_capability, device.compute_capability
         return f"compiled for sm_{have}, the device is sm_{want}"
     if binary.shared > device.smem_per_block:
         return f"needs {binary.shared} bytes of shared memory, a block has {device.smem_per_block}"
-    if binary.stack:
+    if binary.stack > SPILLED:
         return f"spills registers: {binary.stack} bytes of stack"
     if binary.num_warps > 32:
         return f"needs {binary.num_warps} warps, a block has at most 32"

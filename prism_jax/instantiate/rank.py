@@ -141,7 +141,7 @@ class Ranking:
 
     def around(self, sizes: Sizes, schedule: Schedule) -> list[Try]:
         """What to try next to what measured well: one choice of the schedule changed, or one symbol
-        doubled or halved.
+        doubled or halved, with as many warps or as many elements for each.
         """
         found = [self._try(sizes, other) for other in self._changed(sizes, schedule)]
         most = NEAR * self._try(sizes, schedule)[0]
@@ -151,7 +151,9 @@ class Ranking:
                 if near in self.rows:
                     new = self._some(near, 1)[0]
                     same = replace(schedule, num_stages=new.num_stages)
-                    found += [self._try(near, s) for s in dict.fromkeys((same, new))]
+                    alike = replace(same, num_warps=schedule.num_warps * other // value)
+                    some = (s for s in (same, alike, new) if 1 <= s.num_warps <= MORE_WARPS)
+                    found += [self._try(near, s) for s in dict.fromkeys(some)]
         return [attempt for attempt in found if attempt[0] <= most]
 
     def _changed(self, sizes: Sizes, schedule: Schedule) -> Iterator[Schedule]:

@@ -41,7 +41,10 @@ LEAST_STEP = 0.02
 """Tuning moves on to what is next to the best, at most so often, while it gains this share: of the
 rounds after one that gained 1 to 2 %, one in nine gained anything.
 """
-
+HINTS_GAIN = 0.02
+"""Hints are kept where a kernel gains this share by them: they also decide what others find in the
+cache. One that gained 0.5 % in tuning took 1.4 times as long among other kernels.
+"""
 
 watchers: list[Callable[[Plan, float], None]] = []
 """Each is told every try that was measured, a plan of one kernel, and the seconds it took."""
@@ -73,11 +76,13 @@ class Clock(Protocol):
 @dataclass
 class Trials:
     """What tuning tried: counts by outcome, and (kernel, sizes, schedule, estimate, measured) rows
-    for judging the ranking.
+    for judging the ranking; `times`: seconds of each kernel, as a plan of its own, whichever
+    candidate it was tried for.
     """
 
     compiled: int = 0
     measured: int = 0
+    times: dict[Plan, float] = field(default_factory=dict[Plan, float])
     rows: list[tuple[str, Sizes, Schedule, float, float]] = field(
         default_factory=list[tuple[str, Sizes, Schedule, float, float]]
     )
@@ -144,7 +149,7 @@ class Tuning:
             if before > REACH * beaten or time.monotonic() >= deadline:
                 break
             more = [(study, study.ranking.around(*study.best[1:])) for study in best]
-            _measure(more, self.device, emitter, clock, deadline)
+            _measure(more, emitter, clock, deadline)
             if _seconds(best) > before * (1 - LEAST_STEP):
                 break
 
@@ -180,7 +185,7 @@ def survey(
     tries = ALL_FIRST // max(1, len(candidates))
     tunings = [Tuning(candidate, device, trials, tries) for candidate in candidates]
     work = [item for tuning in tunings for item in tuning.first()]
-    _measure(work, device, emitter, clock, deadline)
+    _measure(work, emitter, clock, deadline)
     return tunings
 
 
@@ -196,18 +201,30 @@ class _Study:
     ) -> None:
         self.kernel, self.shared, self.trials = kernel, shared, trials
         self.device = device.name
-        self.one = alone(kernel, sgraph)
-        # Kernels of several structures that write the same result have one name.
-        self.name = f"{kernel.name} {self.one.digest[:6]}"
+        self.one, self.name = alone(kernel, sgraph), kernel_name(kernel, sgraph)
         mine = {s: n for s, n in shared.items() if s in kernel.symbols}
         self.ranking = Ranking(kernel, device, mine)
         self.times: dict[tuple[Sizes, Schedule], float] = {}
 
     @property
     def best(self) -> tuple[float, Sizes, Schedule]:
-        """The fastest of what was measured."""
-        sizes, schedule = min(self.times, key=lambda key: self.times[key])
+        """The fastest of what was measured; hints must be worth it."""
+        sizes, schedule = min(
+            self.times, key=lambda key: self.times[key] * (1 + HINTS_GAIN * key[1].hints)
+        )
         return self.times[sizes, schedule], sizes, schedule
+
+    def plan(self, sizes: Sizes, schedule: Schedule) -> Plan:
+        """A try as a plan of the kernel alone."""
+        numbers = tuple(sorted((self.shared | dict(sizes)).items()))
+        return Plan(self.one, "triton", self.device, numbers, (schedule,))
+
+    def recall(self, tries: Sequence[Try]) -> None:
+        """Takes what is known of the same kernel in another candidate."""
+        for _, sizes, schedule in tries:
+            known = self.trials.times.get(self.plan(sizes, schedule))
+            if known is not None:
+                self.times[sizes, schedule] = known
 
     def learn(
         self, made: Sequence[tuple[Try, Function | str]], seconds: Sequence[float | str]
@@ -225,32 +242,24 @@ class _Study:
                 self.trials.measured += 1
                 row = (self.name, sizes, schedule, guess, measured)
                 self.trials.rows.append(row)
-                self.times[sizes, schedule] = measured
-                numbers = tuple(sorted((self.shared | dict(sizes)).items()))
+                plan = self.plan(sizes, schedule)
+                self.times[sizes, schedule] = self.trials.times[plan] = measured
                 for tell in watchers:
-                    tell(Plan(self.one, "triton", self.device, numbers, (schedule,)), measured)
+                    tell(plan, measured)
 
 
 def _measure(
-    work: list[tuple[_Study, list[Try]]],
-    device: Device,
-    emitter: Emitter,
-    clock: Clock,
-    deadline: float,
+    work: list[tuple[_Study, list[Try]]], emitter: Emitter, clock: Clock, deadline: float
 ) -> None:
     """Compiles what all studies want to try, and times each study's kernels together as soon as
     they are there: the device measures what is compiled while the next is being compiled.
     """
-    wanted = [(study, [t for t in tries if t[1:] not in study.times]) for study, tries in work]
+    wanted = _fresh(work)
     # A few of each study in turn, then study by study: where the time ends, every kernel has
     # something that runs.
     order = [(s, n) for s, (_, tries) in enumerate(wanted) for n in range(len(tries))]
     order.sort(key=lambda place: (0, *place[::-1]) if place[1] < LEAST_FIRST else (1, *place))
-    plans = [
-        Plan(wanted[s][0].one, "triton", device.name, sizes, (schedule,))
-        for s, n in order
-        for _, sizes, schedule in [wanted[s][1][n]]
-    ]
+    plans = [wanted[s][0].plan(*wanted[s][1][n][1:]) for s, n in order]
     now = time.monotonic()
     made: list[list[tuple[Try, Function | str]]] = [[] for _ in wanted]
     times: dict[int, Future[list[float | str]]] = {}
@@ -266,6 +275,20 @@ def _measure(
     for s, (study, _) in enumerate(wanted):
         if s in times:
             study.learn(made[s], times[s].result())
+    for study, tries in work:
+        study.recall(tries)
+
+
+def _fresh(work: Sequence[tuple[_Study, list[Try]]]) -> list[tuple[_Study, list[Try]]]:
+    """What has not been measured: a kernel that several candidates have, once."""
+    asked: set[Plan] = set()
+    found: list[tuple[_Study, list[Try]]] = []
+    for study, tries in work:
+        plans = {study.plan(*attempt[1:]): attempt for attempt in tries}
+        new = [plan for plan in plans if plan not in asked and plan not in study.trials.times]
+        asked.update(new)
+        found.append((study, [plans[plan] for plan in new]))
+    return found
 
 
 def _times(
@@ -283,6 +306,13 @@ def _shared_values(sgraph: SGraph, known: dict[str, int]) -> list[dict[str, int]
         if shared and changed not in values:
             values.append(changed)
     return values[:SHARED_VALUES]
+
+
+def kernel_name(kernel: Kernel, sgraph: SGraph) -> str:
+    """What reports call it: kernels of several structures that write the same result have one name
+    of their own.
+    """
+    return f"{kernel.name} {alone(kernel, sgraph).digest[:6]}"
 
 
 def alone(kernel: Kernel | LibraryCall, sgraph: SGraph) -> SGraph:

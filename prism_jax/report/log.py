@@ -86,8 +86,14 @@ def _ranking(outcome: Outcome | None) -> tuple[RankingRow, ...]:
     if not rows:
         return ()
     from prism_jax.instantiate.quality import judge
+    from prism_jax.instantiate.tune import kernel_name
 
-    return tuple(RankingRow(**dataclasses.asdict(quality)) for quality in judge(rows))
+    plan = outcome.plan if outcome is not None else None
+    chosen: list[str] = []
+    if plan is not None:  # on a host, plans are tried whole
+        chosen = [f"{plan.sgraph.name} {plan.sgraph.digest[:6]}"]
+        chosen += [kernel_name(kernel, plan.sgraph) for kernel in plan.sgraph.kernels]
+    return tuple(RankingRow(**dataclasses.asdict(quality)) for quality in judge(rows, chosen))
 
 
 def _rows(

@@ -35,13 +35,14 @@ class CandidateRow:
 @dataclass(frozen=True)
 class RankingRow:
     """How well the closed form ranked one kernel's tries: how many ran, the place of the fastest in
-    its order, and how many times longer its first took.
+    its order, how many times longer its first took, and whether the plan chosen has the kernel.
     """
 
     kernel: str
     tried: int
     place: int
     loss: float
+    chosen: bool = False
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,20 @@ def test_places_and_losses() -> None:
     assert summarise([()]) is None
 
 
+def test_the_kernels_of_the_plan_chosen() -> None:
+    """A kernel of a plan that was not chosen may be ranked badly; the row is judged without it."""
+    rows = [("good", (), None, estimate, estimate) for estimate in (1.0, 2.0)]
+    rows += [("bad", (), None, float(n), 20.0 - n) for n in range(1, 13)]
+    good, bad = judge(rows, chosen={"good"})
+    assert (good.chosen, bad.chosen) == (True, False)
+    [wrong] = judge(rows[2:], chosen={"bad"})
+    summary = summarise([(good, bad), (wrong,), (bad,)])
+    assert summary is not None
+    assert (summary.plans, summary.plans_in_top) == (2, 0.5)
+    assert (summary.rows, summary.rows_in_top) == (3, 0.0)
+    assert "for all kernels of the plan chosen in 50% of 2 rows" in str(summary)
+
+
 @given(TIMES)
 def test_the_place_is_that_of_the_fastest(times: list[tuple[float, float]]) -> None:
     (quality,) = judge(("k", (), None, *pair) for pair in times)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -144,6 +145,40 @@ def test_many_kernels_share_the_tries(
         assert len(compiler.asked) <= studies * most
         asked.append(len(compiler.asked))
     assert asked[0] < asked[1] < asked[2]
+
+
+def test_a_kernel_of_two_candidates_is_measured_once(candidate: Candidate) -> None:
+    compiler, trials = Compiler(10**6), Trials()
+    both = [candidate, candidate]
+    first, second = tune.survey(both, H100, compiler, clock, soon(), trials)
+    assert first.seconds == second.seconds == len(candidate.sgraph.kernels)
+    assert len(set(compiler.asked)) == len(compiler.asked) == trials.measured
+    compiler.asked.clear()
+    again = tune.survey(both, H100, compiler, clock, soon(), trials)
+    assert not compiler.asked
+    assert [tuning.seconds for tuning in again] == [first.seconds] * 2
+
+
+@pytest.mark.parametrize(("gain", "kept"), [(0.01, False), (0.03, True)])
+def test_hints_must_be_worth_it(candidate: Candidate, gain: float, kept: bool) -> None:
+    def hinted(functions: Sequence[Any], sgraph: SGraph, deadline: float) -> list[float | str]:
+        return [1.0 - gain * plan.schedules[0].hints for plan in functions]
+
+    plan = tuned(candidate, H100, Compiler(10**6), hinted, soon(), Trials())
+    assert plan is not None
+    assert all(schedule.hints == kept for schedule in plan.schedules)
+
+
+def test_what_is_near_has_as_many_elements_for_each_warp(candidate: Candidate) -> None:
+    ranking = Ranking(candidate.sgraph.kernels[0], H100, {})
+    _, sizes, schedule = ranking.first(1)[0]
+    near = ranking.around(sizes, replace(schedule, num_warps=4))
+    for symbol, value in sizes:
+        for factor in (2.0, 0.5):
+            other = tuple((s, int(n * factor) if s == symbol else n) for s, n in sizes)
+            warps = {s.num_warps for _, found, s in near if found == other}
+            assert not warps or {4, int(4 * factor)} <= warps, (symbol, value, factor)
+    assert any(found != sizes for _, found, _ in near)
 
 
 def test_the_hopeless_is_tried_once(candidate: Candidate) -> None:

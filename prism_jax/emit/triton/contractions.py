@@ -43,6 +43,8 @@ def dot(tiles: Tiles, found: Sides, env: Env, precision: Precision | None, comme
     key = ("product", found.left, found.right, precision, spans)
     made = tiles.scope.find(key)  # the same product may be wanted with other scales
     if made is None:
+        for factor in found.rest:  # before the product, which holds most of a block's registers
+            tiles.number(factor, env)
         text, dims, depth, _ = _text(tiles, found, env, precision, None)
         made = tiles.assign("dot", text, dims, "float32", depth, comment)
         tiles.scope.at(depth).know(key, made)
