@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from prism_jax import compat
 from prism_jax.emit.compile import CompileError
 from prism_jax.measure import chains, timing
 from prism_jax.measure.chains import Program
@@ -85,7 +84,7 @@ class Pairs:
         if jax.default_backend() == "gpu":
             runs = self._chained_reference() if expected_s <= LONG_SECONDS else None
             with contextlib.suppress(*FAILURES):
-                _compile([Program(self._single, self._args), *(runs or ())])
+                chains.compile_all([Program(self._single, self._args), *(runs or ())])
 
     def against(self, candidate: Function) -> Comparison:
         """The reference and `candidate`, interleaved. Raises what running either raises."""
@@ -104,7 +103,7 @@ class Pairs:
             self._start_chains(self._device_s)
         jitted = jax.jit(candidate)
         chained = self._chain.programs(jitted) if self._chain is not None else None
-        _compile([Program(jitted, self._args), *(chained or ())])
+        chains.compile_all([Program(jitted, self._args), *(chained or ())])
         seconds = device_time(jitted, self._args, ITERATIONS).median_us * 1e-6
         low = high = self._device_s / seconds
         low, high = self._chained(low, chained)
@@ -132,7 +131,7 @@ class Pairs:
         runs = self._chained_reference() if seconds <= LONG_SECONDS else None
         try:
             if runs is not None:
-                _compile(runs)
+                chains.compile_all(runs)
                 chains.warmed(runs)
         except FAILURES:
             runs = None
@@ -175,12 +174,6 @@ def pair(
       seconds: how long to sample, compilation not counted.
     """
     return Pairs(reference, args, seconds=seconds).against(candidate)
-
-
-def _compile(programs: Sequence[Program]) -> None:
-    """Compiles all at once: XLA uses few processors for one. Raises what compiling one raises."""
-    for compiled in [compat.begin(program.compile) for program in programs]:
-        compiled.result()
 
 
 def _memory() -> int:
