@@ -126,6 +126,7 @@ ENVIRONMENT = {
     "prism_jax/bench/warm.py": "the processes that it measures have settings of their own",
     "prism_jax/bench/sanitize.py": "XLA is told no other way to allocate each array by itself, so"
     " that the sanitizer sees where one ends",
+    "prism_jax/bench/counters.py": "the process under the profiler shares the GPU with this one",
     "prism_jax/launch/jaxtriton.py": "puts back what importing jax_triton does to TRITON_CACHE_DIR",
 }
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prism_jax.bench import suites, table
-from prism_jax.bench.records import DeviceTime, Protocol, Run
+from prism_jax.bench.counters import Counted, counted
+from prism_jax.bench.records import DeviceTime, Protocol, Record, Run
 from prism_jax.bench.workload import Workload
 
 #: Where committed records live, below the root of a checkout: one folder per device.
@@ -49,6 +50,11 @@ def parser() -> argparse.ArgumentParser:
     )
     words.add_argument(
         "--cold", action="store_true", help="also a chain of distinct layers (GPU only)"
+    )
+    words.add_argument(
+        "--counters",
+        action="store_true",
+        help="also what each kernel waits for, by Nsight Compute (GPU only)",
     )
     words.add_argument("--dtype", choices=DTYPES, help="of float operands; default: the suite's")
     words.add_argument(
@@ -131,6 +137,7 @@ def main(arguments: Sequence[str]) -> int:
             run.save(words.json)
 
     run = runner.run(words.suite, rows, settings, done, others)
+    run = counted(run) if words.counters else run
     if words.json:
         run.save(words.json)
     print(render(run))
@@ -190,6 +197,12 @@ def _others(
         return {}
 
 
+def _reason(record: Record) -> str:
+    """How far a row is from its floor, and what its kernels wait for."""
+    kernels = [str(Counted(**values)) for values in record.counters]
+    return "; ".join([record.remainder, *kernels] if record.remainder else kernels)
+
+
 def render(run: Run) -> str:
     """The run for a terminal: the host's table, the device's, the mean, what was skipped."""
     parts = [table.text(table.HOST_HEAD, [table.host_row(r) for r in run.records])]
@@ -202,7 +215,7 @@ def render(run: Run) -> str:
     parts += [str(ranking)] if (ranking := table.ranking(run)) else []
     if any(record.split_s for record in run.records):
         parts.append(table.text(table.SPLIT_HEAD, [table.split_row(r) for r in run.records]))
-    parts += [f"{record.key}: {record.remainder}" for record in run.records if record.remainder]
+    parts += [f"{record.key}: {reason}" for record in run.records if (reason := _reason(record))]
     parts += [f"{record.name}: {record.note}" for record in run.records if record.note]
     parts += [f"{key}: not run; {reason}" for key, reason in run.skipped.items()]
     return "\n\n".join(parts)

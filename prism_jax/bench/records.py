@@ -93,6 +93,7 @@ class Record:
       target_us: the project's own target for this row on an H100.
       floor_us: what no implementation can beat on this device (`bench.floor`), None where unknown.
       remainder: how far prism's version is from it and where the rest is.
+      counters: hardware counters of its kernels (`bench.counters`), where asked for.
       note: why a number is missing, and which stages of ours failed.
     """
 
@@ -121,6 +122,7 @@ class Record:
     target_us: float | None = None
     floor_us: float | None = None
     remainder: str = ""
+    counters: tuple[Mapping[str, Any], ...] = ()
     note: str = ""
 
     @property
@@ -201,6 +203,6 @@ def _record(values: Mapping[str, Any]) -> Record:
     for key, kind in _NESTED.items():
         if fields.get(key) is not None:
             fields[key] = kind(fields[key])
-    for key in ("inputs", "outputs", "first_call_s", "regions"):
-        fields[key] = tuple(fields[key])
+    for key in ("inputs", "outputs", "first_call_s", "regions", "counters"):
+        fields[key] = tuple(fields.get(key, ()))
     return Record(**fields)

@@ -52,21 +52,21 @@ class Found:
     lines: tuple[str, ...] = ()
 
 
-def find() -> str:
-    """The sanitizer's path.
+def find(tool: str = "compute-sanitizer") -> str:
+    """The path of one of NVIDIA's tools.
 
     Raises:
       RuntimeError: it is not here.
     """
     packages = [Path(p) / "nvidia" for p in sys.path if (Path(p) / "nvidia").is_dir()]
-    wheels = [str(f.parent) for p in packages for f in sorted(p.rglob("compute-sanitizer"))]
+    wheels = [str(f.parent) for p in packages for f in sorted(p.rglob(tool))]
     for folder in (None, *PLACES, *wheels):
-        found = shutil.which("compute-sanitizer", path=folder)
+        found = shutil.which(tool, path=folder)
         if found:
             return found
     raise RuntimeError(
-        "compute-sanitizer is not installed; it comes with the CUDA toolkit, whose bin folder has"
-        " to be on PATH"
+        f"{tool} is not installed; it comes with the CUDA toolkit, whose bin folder has to be on"
+        " PATH"
     )
 
 
