@@ -6,17 +6,25 @@ in which they are considered; XLA's own version is one of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
+from prism_jax.instantiate.rank import Ranking
+from prism_jax.instantiate.tune import alone, shared_values
 from prism_jax.ir.program import Program
+from prism_jax.ir.sgraph import Kernel, SGraph
 from prism_jax.options import Options
 
 __all__ = ["shortlist"]
 
-STRUCTURES, FORMS = 4, 4
+STRUCTURES, FORMS = 5, 4
 """The most structures with kernels of ours, and the most other forms of the program for XLA."""
+LOOKED_AT = 12
+"""Of the structures for a GPU, so many are looked at with the model that ranks tries, which knows
+what the search's does not: whether enough is on its way to keep the memory busy. It takes 0.1 s.
+"""
 WORTH = 1.5
 """Kernels of ours are worth measuring up to so many times the estimate of XLA's own version; other
 forms for a host's XLA too, whose estimates are rough.
@@ -44,9 +52,32 @@ def shortlist(
         if device.kind == "cpu":
             found += _structures(pure, program.digest, STRUCTURES // 2)
         else:
-            found += _distinct(pure)[: STRUCTURES - 1]
+            looked_at = _distinct(pure)[:LOOKED_AT]
+            found += _ranked(looked_at, device)[: STRUCTURES - 1]
         found += _distinct(mixed)[:1]
     return sorted(found, key=lambda c: (c.kernels < len(c.sgraph.nodes), c.estimate))
+
+
+def _ranked(candidates: Sequence[Candidate], device: Device) -> list[Candidate]:
+    """The candidates, those first whose kernels' best tries are expected to be fastest."""
+    known: dict[tuple[str, tuple[tuple[str, int], ...]], float] = {}
+
+    def best(kernel: Kernel, sgraph: SGraph, shared: Mapping[str, int]) -> float:
+        mine = {s: n for s, n in shared.items() if s in kernel.symbols}
+        key = (alone(kernel, sgraph).digest, tuple(sorted(mine.items())))
+        if key not in known:
+            rows = Ranking(kernel, device, mine).rows.values()
+            known[key] = min((row.seconds for row in rows), default=math.inf)
+        return known[key]
+
+    def expected(candidate: Candidate) -> float:
+        graph = candidate.sgraph
+        return min(
+            sum(best(kernel, graph, shared) for kernel in graph.kernels)
+            for shared in shared_values(graph, dict(candidate.sizes))
+        )
+
+    return sorted(candidates, key=expected)
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:

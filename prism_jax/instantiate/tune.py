@@ -110,7 +110,7 @@ class Tuning:
     def __init__(self, candidate: Candidate, device: Device, trials: Trials, tries: int) -> None:
         self.candidate, self.device = candidate, device
         sgraph = candidate.sgraph
-        choices = _shared_values(sgraph, dict(candidate.sizes))
+        choices = shared_values(sgraph, dict(candidate.sizes))
         self._studies = [
             [_Study(kernel, sgraph, device, shared, trials) for kernel in sgraph.kernels]
             for shared in choices
@@ -297,7 +297,7 @@ def _times(
     return clock(functions, sgraph, deadline) if functions else []
 
 
-def _shared_values(sgraph: SGraph, known: dict[str, int]) -> list[dict[str, int]]:
+def shared_values(sgraph: SGraph, known: dict[str, int]) -> list[dict[str, int]]:
     """Numbers for the symbols that several kernels share: the model's choice, its neighbours."""
     shared = [s for s in sgraph.symbols if sum(s in k.symbols for k in sgraph.kernels) > 1]
     values = [{s: known[s] for s in shared}]

@@ -19,6 +19,7 @@ from prism_jax.explore import Candidate, Form, search
 from prism_jax.extract import lift
 from prism_jax.instantiate import Judge, Plan, choose, tune
 from prism_jax.instantiate.rank import Ranking
+from prism_jax.instantiate.shortlist import shortlist
 from prism_jax.instantiate.tune import Trials
 from prism_jax.ir.sgraph import SGraph
 from prism_jax.launch import build
@@ -134,7 +135,7 @@ def test_many_kernels_share_the_tries(
     candidate: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "ROUNDS", 0)
-    choices = len(tune._shared_values(candidate.sgraph, dict(candidate.sizes)))
+    choices = len(tune.shared_values(candidate.sgraph, dict(candidate.sizes)))
     studies = choices * len(candidate.sgraph.kernels)
     asked: list[int] = []
     for each in (1, tune.LEAST_FIRST + 1, 10**3):
@@ -279,3 +280,22 @@ def test_a_library_call_is_counted_by_the_model() -> None:
     (none,) = tune.survey([mixed], H100, Compiler(0), clock, soon(), Trials())
     assert none.seconds == float("inf")
     assert none.plan() is None
+
+
+def test_a_split_that_keeps_the_memory_busy_is_tried() -> None:
+    """The search's model, which counts bytes, ranks it behind structures of fewer kernels; the one
+    that ranks tries knows that 64 blocks do not fetch 8 MB as fast as the cache can give them.
+    """
+
+    def normed(x: Any, w: Any) -> Any:
+        y = x.astype(jnp.float32)
+        return (y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + 1e-6)).astype(x.dtype) @ w
+
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float16) for s in ((8, 2048), (2048, 2048))]
+    program = lift(jax.make_jaxpr(normed)(*shapes), "normed")
+    found = explore.explore(program, H100, Options())
+    ours = [c for c in found.candidates if c.kernels == len(c.sgraph.nodes)]
+    assert all("split" not in c.why for c in ours[:3])
+    chosen = shortlist(program, found, H100, Options())
+    assert any("split" in c.why for c in chosen)
+    assert ours[0].sgraph.digest in {c.sgraph.digest for c in chosen}
