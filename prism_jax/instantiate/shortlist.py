@@ -7,6 +7,7 @@ in which they are considered; XLA's own version is one of them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from prism_jax.device import Device
@@ -21,11 +22,10 @@ __all__ = ["shortlist"]
 
 STRUCTURES, FORMS = 5, 4
 """The most structures with kernels of ours, and the most other forms of the program for XLA."""
-LOOKED_AT = 12
-"""Half of the structures for a GPU are the best of so many by the model that ranks tries. It knows
-what the search's does not, whether enough is on its way to keep the memory busy; the search's knows
-that kernels take each other's place in the cache. It takes 0.1 s.
-"""
+LOOKED_AT = 24
+"""Kernels of candidates for a GPU that the model of tries is asked about; it takes 0.2 s."""
+FORMS_EACH = 2
+"""Of one structure."""
 WORTH = 1.5
 """Kernels of ours are worth measuring up to so many times the estimate of XLA's own version; other
 forms for a host's XLA too, whose estimates are rough.
@@ -53,12 +53,29 @@ def shortlist(
         if device.kind == "cpu":
             found += _structures(pure, program.digest, STRUCTURES // 2)
         else:
-            looked_at = _distinct(pure)[:LOOKED_AT]
-            half = (STRUCTURES - 1) // 2
-            best = looked_at[:half] + _ranked(looked_at[half:], device)
-            found += best[: STRUCTURES - 1]
+            found += _for_gpu(_distinct(pure), device)[: STRUCTURES - 1]
         found += _distinct(mixed)[:1]
     return sorted(found, key=lambda c: (c.kernels < len(c.sgraph.nodes), c.estimate))
+
+
+def _for_gpu(candidates: Sequence[Candidate], device: Device) -> list[Candidate]:
+    """The search's best two, then the best form of each other structure by the model that ranks
+    tries, then other forms. That model knows what the search's does not, whether enough is on its
+    way to keep the memory busy; the search's knows that kernels take each other's place in the
+    cache.
+    """
+    first = list(candidates[: STRUCTURES // 2])
+    forms = Counter(c.why for c in first)
+    looked_at: list[Candidate] = []
+    for candidate in candidates[len(first) :]:
+        forms[candidate.why] += 1
+        kernels = sum(c.kernels for c in looked_at) + candidate.kernels
+        if candidate.why not in {c.why for c in first} and forms[candidate.why] <= FORMS_EACH:
+            looked_at += [candidate] if kernels <= LOOKED_AT else []
+    others = _ranked(looked_at, device)
+    structures = {c.why: c for c in reversed(others)}
+    best = sorted(structures.values(), key=others.index)
+    return [*first, *best, *(c for c in candidates if c not in first and c not in best)]
 
 
 def _ranked(candidates: Sequence[Candidate], device: Device) -> list[Candidate]:
