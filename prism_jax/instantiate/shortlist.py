@@ -22,7 +22,7 @@ __all__ = ["shortlist"]
 
 STRUCTURES, FORMS = 5, 4
 """The most structures with kernels of ours, and the most other forms of the program for XLA."""
-LOOKED_AT = 24
+LOOKED_AT = 36
 """Kernels of candidates for a GPU that the model of tries is asked about; it takes 0.2 s."""
 FORMS_EACH = 2
 """Of one structure."""
