@@ -16,10 +16,12 @@ Work(products=512, elements=192, alive=256)
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from prism_jax.device import cores
 from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Reduce
 from prism_jax.ir.product import factors
 from prism_jax.ir.program import Program
@@ -86,3 +88,15 @@ def _count(axes: Iterable[Axis]) -> int:
 
 def _count_of(shape: Iterable[int | str]) -> int:
     return math.prod(int(s) for s in shape)
+
+
+def evaluators(effort: Work, most: int) -> int:
+    """How many evaluations numpy may make at once, up to `most`: each on a processor of its own,
+    and together in half of the machine's memory. numpy frees late, so twice as much is alive.
+    """
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1
+    fit = memory // 2 // max(1, 2 * 8 * effort.alive)
+    return max(1, min(cores(), most, fit))

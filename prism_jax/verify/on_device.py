@@ -38,9 +38,8 @@ without them does: what estimates go by."""
 SHARE = 0.8
 """Of the memory that is free on the device: what is alive together is only estimated."""
 GPUS = ("gpu", "cuda", "rocm")
-_OPTIONS = {
-    "xla_allow_excess_precision": False
-}  # else float64 -> float16 -> float64 is no rounding
+_OPTIONS = {"xla_allow_excess_precision": False}
+"""With it XLA may drop a cast to a narrower float and back, which here is a rounding."""
 
 
 class OnDevice:

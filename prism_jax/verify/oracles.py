@@ -10,7 +10,6 @@ draw unless that alone would take long.
 from __future__ import annotations
 
 import functools
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ import numpy as np
 from prism_jax.device import cores
 from prism_jax.ir.program import Program
 from prism_jax.verify.draws import Draw
-from prism_jax.verify.effort import Work, work
+from prism_jax.verify.effort import evaluators, work
 from prism_jax.verify.sample import Sample, oracle, sampled
 
 Array: TypeAlias = Any
@@ -78,7 +77,7 @@ class Oracle:
         """
         self.program, self.samples, self.needed, self.seconds = program, samples, needed, seconds
         effort = work(sampled(program, samples)[0])
-        self.threads = _threads(effort, needed)
+        self.threads = evaluators(effort, needed)
         products = PRODUCTS_PER_SECOND * cores()
         self.each = effort.seconds(products, ELEMENTS_PER_SECOND)
         self.all = needed * effort.seconds(products, ELEMENTS_PER_SECOND * self.threads)
@@ -183,15 +182,3 @@ def agree(some: Sequence[Array], others: Sequence[Array]) -> bool:
 
 def _same(a: Array, b: Array) -> Array:
     return (a == b) | (np.isnan(a) & np.isnan(b))
-
-
-def _threads(effort: Work, needed: int) -> int:
-    """How many draws numpy may evaluate at once: each on a processor of its own, and together in
-    half of the machine's memory. numpy frees late, so that twice as much is alive.
-    """
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 1
-    fit = memory // 2 // max(1, 2 * 8 * effort.alive)
-    return max(1, min(cores(), needed, fit))
