@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from prism_jax import compat
+from prism_jax.compat import outside_trace
 from prism_jax.ir.nodes import FLOATS, Node, Reduce, Store
 from prism_jax.ir.program import Program
 from prism_jax.ir.rewrite import rebuild
@@ -39,7 +39,7 @@ SHARE = 0.8
 """Of the memory that is free on the device: what is alive together is only estimated."""
 GPUS = ("gpu", "cuda", "rocm")
 _OPTIONS = {"xla_allow_excess_precision": False}
-"""With it XLA may drop a cast to a narrower float and back, which here is a rounding."""
+"""Else XLA may drop a cast to a narrower float and back, which here is a rounding."""
 
 
 class OnDevice:
@@ -67,7 +67,7 @@ class OnDevice:
 
     def __call__(self, inputs: Mapping[str, Array]) -> list[Array]:
         """Every output's sample, as (rows, columns)."""
-        with compat.outside_trace(), jax.enable_x64(True):
+        with outside_trace(), jax.enable_x64(True):
             there = {name: jax.device_put(array) for name, array in inputs.items()}
             parts: list[list[Array]] = []
             for program, given in self.pieces:
@@ -92,7 +92,7 @@ def on_gpu(program: Program, samples: Sequence[Sample], emit: Emit) -> OnDevice 
 
 def default_device() -> Any:
     """The device that jax takes where nothing else is said."""
-    with compat.outside_trace():
+    with outside_trace():
         [device] = jax.device_put(np.zeros((), np.float32)).devices()
     return device
 

@@ -357,24 +357,41 @@ def test_what_is_too_dear_for_numpy_is_left_to_the_faster_one() -> None:
     assert len(asked) == 1, "eight draws would take eight seconds"
 
 
+class Off:
+    """Wrong by a hundred-thousandth in one row, on some of its calls."""
+
+    name, seconds = "a device", 0.0
+
+    def __init__(self, whole: Program, samples: Any, calls: range) -> None:
+        self.inner, self.calls, self.count = here(whole, samples), calls, 0
+
+    def __call__(self, inputs: Any) -> Any:
+        found = self.inner(inputs)
+        if self.count in self.calls:
+            found[0][0] *= 1 + 1e-5
+        self.count += 1
+        return found
+
+
 def test_an_oracle_of_another_program_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The emitters make the candidate, too: what they get wrong must not vouch for itself."""
     monkeypatch.setattr(oracles, "DEAR", 0.0)
-
-    class Off:
-        name, seconds = "a device", 0.0
-
-        def __init__(self, whole: Program, samples: Any) -> None:
-            self.inner = here(whole, samples)
-
-        def __call__(self, inputs: Any) -> Any:
-            o, m = self.inner(inputs)
-            o[0, 0] *= 1 + 1e-5
-            return [o, m]
-
-    result = check(attention(), jax.jit(reference), jax.jit(honest), fast=Off)
+    lent = lambda whole, samples: Off(whole, samples, range(99))  # noqa: E731
+    result = check(attention(), jax.jit(reference), jax.jit(honest), fast=lent)
     assert not result.passed
-    assert "other float64 values than numpy" in result.reason
+    assert "a device has other float64 values than numpy" in result.reason
+    monkeypatch.setattr(oracles, "COMPARED", 0.0)
+    assert check(attention(), jax.jit(reference), jax.jit(honest), fast=lent).passed
+
+
+def test_oracles_are_compared_inside_the_operators_domains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oracles, "DEAR", 0.0)
+    whole = program("logs", out(op("log", t("x", I, J)), I, J))
+    assert wild_draws(whole)
+    logs = jax.jit(lambda x: jnp.log(x))
+    for calls, right in ((range(1), True), (range(1, 2), False)):
+        lent = lambda whole, samples, calls=calls: Off(whole, samples, calls)  # noqa: E731
+        assert check(whole, logs, logs, fast=lent).passed == right
 
 
 def test_dear_draws_in_threads_are_those_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
