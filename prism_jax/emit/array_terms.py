@@ -231,7 +231,8 @@ class Terms:
                 f"{value.text}_{short(dtype)}", text, value.axes, dtype, value.depth
             )
             self.scope.at(value.depth).know(key, found)
-        return found
+        # The same array may have been read along other axes: x[i] and x[j] of a square.
+        return Value(found.text, value.axes, dtype, found.depth)
 
     def number(self, amount: int, sort: str) -> Value:
         """A whole number as a constant of `sort`."""
@@ -265,7 +266,7 @@ class Terms:
             live = self.range_of(axis, env).live
             if live is None:
                 continue
-            key = ("live", value.text, axis, live, repr(identity))
+            key = ("live", value.text, value.axes, axis, live, repr(identity))
             known = self.scope.find(key)
             if known is None:
                 dims = value.axes if axis in value.axes else (*value.axes, axis)

@@ -8,6 +8,7 @@ places; structure, shapes and dtypes are the same.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,8 +95,9 @@ def _compare(
     program, inputs = found
     draw = _Given("the arguments", 1.0, 0, inputs)
     whole = tuple(sample.Sample(o.shape, max((1, *o.shape[-1:]))) for o in r)
-    session = contract._Session(program, lambda *_: r, lambda *_: c, accuracy, whole)
-    result = session.run(draw)
+    values = functools.partial(sample.oracle, program, samples=whole)
+    session = contract.Session(program, lambda *_: r, lambda *_: c, accuracy, whole, values)
+    result = session.run(draw, inputs, values(inputs))
     if not result.passed:
         if currently_in_test_context():
             note(print_program(program))

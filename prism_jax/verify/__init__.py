@@ -6,10 +6,11 @@ finite-field test, and the accuracy contract on what was compiled. `verify` runs
 
 from __future__ import annotations
 
-from prism_jax.verify.contract import ContractResult, check
+from prism_jax.verify.contract import check
 from prism_jax.verify.evidence import Evidence, verify
 from prism_jax.verify.field import FieldResult
 from prism_jax.verify.proof import Proof, Refusal, prove, replay
+from prism_jax.verify.results import ContractResult
 
 __all__ = [
     "ContractResult",

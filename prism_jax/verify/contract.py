@@ -24,10 +24,8 @@ that re-ordered copies of the reference pass with seed after seed).
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import Any, TypeAlias
 
@@ -41,8 +39,10 @@ from prism_jax.verify import luck
 from prism_jax.verify.discrete import compare_integers
 from prism_jax.verify.draws import Draw, draws, extra_draws, wild_draws
 from prism_jax.verify.measure import ULPS, rows
+from prism_jax.verify.oracles import Fast, Oracle, OracleError
+from prism_jax.verify.results import ContractResult, DrawResult, counting
 from prism_jax.verify.rounded import evaluate_rounded
-from prism_jax.verify.sample import Sample, choose, oracle, work
+from prism_jax.verify.sample import Sample, choose
 
 Array: TypeAlias = Any
 Call: TypeAlias = Callable[..., Any]
@@ -50,82 +50,8 @@ Call: TypeAlias = Callable[..., Any]
 
 NEEDED = 8
 BUDGET = 1 << 21
-OPERATIONS_PER_SECOND = 2.0**28
-"""Of the oracle, on one processor, about: what estimates go by."""
-SECONDS, DEAR = 120.0, 0.5
-"""The most that the oracle may take for the draws that must count, and for one draw if all are to
-be drawn."""
-
-
-@dataclass(frozen=True)
-class DrawResult:
-    """One line of the table: the worst output and row of one draw. `ratio` above 1 is a failure."""
-
-    draw: str
-    counts: bool
-    ratio: float
-    error: float
-    reference_error: float
-    floor: float
-    output: str
-    lucky_rows: int = 0
-    reason: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the contract holds on this draw."""
-        return not self.reason
-
-    def __str__(self) -> str:
-        line = (
-            f"{self.draw:<28} {'counts' if self.counts else 'aside '} "
-            f"{self.ratio:>9.3g} of the allowance  error {self.error:.3g}, "
-            f"jit's {self.reference_error:.3g}, floor {self.floor:.3g}"
-        )
-        return f"{line}  FAILS: {self.reason}" if self.reason else line
-
-
-@dataclass(frozen=True)
-class ContractResult:
-    """Whether the contract holds; `worst` is the largest share of the allowance used."""
-
-    passed: bool
-    worst: float
-    table: tuple[DrawResult, ...]
-    protocol: tuple[tuple[str, str], ...]
-    reason: str = ""
-
-    @property
-    def counting(self) -> int:
-        """How many draws count."""
-        return sum(d.counts for d in self.table)
-
-    @property
-    def power(self) -> float:
-        """The share of draws on which the planted mutant is noticed; the others do not count."""
-        return float(dict(self.protocol).get("mutant_caught", "0"))
-
-    def __str__(self) -> str:
-        head = (
-            f"accuracy contract: {'holds' if self.passed else 'BROKEN'}, "
-            f"worst {self.worst:.3g} of the allowance, "
-            f"{self.counting} of {len(self.table)} draws count"
-        )
-        return "\n".join(
-            [head + (f"; {self.reason}" if self.reason else ""), *map(str, self.table)]
-        )
-
-    def to_json(self) -> str:
-        """A text from which `from_json` makes an equal value."""
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> ContractResult:
-        """The value that `to_json` wrote."""
-        data = json.loads(text)
-        table = tuple(DrawResult(**d) for d in data["table"])
-        protocol = tuple((str(a), str(b)) for a, b in data["protocol"])
-        return ContractResult(data["passed"], data["worst"], table, protocol, data["reason"])
+SECONDS = 120.0
+"""The most that the oracle may take for the draws that must count."""
 
 
 def check(
@@ -138,6 +64,7 @@ def check(
     device: str = "",
     stop_early: bool = True,
     seconds: float = SECONDS,
+    fast: Fast | None = None,
 ) -> ContractResult:
     """Checks the contract.
 
@@ -153,27 +80,29 @@ def check(
         stop_early: stop at the first draw that fails.
         seconds: refuse where the oracle would take longer, by an estimate made before any draw. A
           sum over everything cannot be sampled.
+        fast: makes an oracle that is used where numpy's is dear.
     """
     samples = choose(program, budget_elements, seed)
-    each = work(program, samples) / (OPERATIONS_PER_SECOND * (os.cpu_count() or 1))
-    if NEEDED * each > seconds:
-        reason = f"the float64 oracle would take {NEEDED * each:.0f} s, {seconds:g} are allowed"
-        return ContractResult(False, float("inf"), (), (), reason)
-    session = _Session(program, reference, candidate, accuracy, samples)
     table: list[DrawResult] = []
-    for draw in _until_enough(program, seed, table, each > DEAR):
-        table.append(session.run(draw))
-        if stop_early and not table[-1].passed:
-            break
+    try:
+        evaluator = Oracle(program, samples, NEEDED, seconds, fast)
+        session = Session(program, reference, candidate, accuracy, samples, evaluator)
+        drawn = _until_enough(program, seed, table, evaluator.dear)
+        for draw, inputs, values in evaluator.over(drawn, lambda: counting(table)):
+            table.append(session.run(draw, inputs, values))
+            if stop_early and not table[-1].passed:
+                break
+    except OracleError as error:
+        return ContractResult(False, float("inf"), tuple(table), (), str(error))
     failed = [d for d in table if not d.passed]
-    counting = sum(d.counts for d in table)
+    count = counting(table)
     reason = ""
     if failed:
         worst = max(failed, key=lambda d: d.ratio)
         reason = f"{worst.output} on {worst.draw}: {worst.reason}"
-    elif counting < NEEDED:
-        reason = f"only {counting} draws give finite outputs that are not zero, {NEEDED} are needed"
-    protocol = _protocol(accuracy, seed, samples, session, device, table)
+    elif count < NEEDED:
+        reason = f"only {count} draws give finite outputs that are not zero, {NEEDED} are needed"
+    protocol = _protocol(accuracy, seed, evaluator, session, device, table)
     return ContractResult(
         not reason,
         max((d.ratio for d in table), default=float("inf")),
@@ -185,18 +114,18 @@ def check(
 
 def _until_enough(
     program: Program, seed: int, table: Sequence[DrawResult], dear: bool
-) -> Iterable[Draw]:
+) -> Iterator[Draw]:
     """All draws, and more until enough count; only until enough count where the oracle is dear."""
     always = () if dear else draws(seed)
     yield from always
     yield from wild_draws(program, seed)
     for draw in (*(draws(seed) if dear else ()), *extra_draws(seed)):
-        if sum(d.counts for d in table) >= NEEDED:
+        if counting(table) >= NEEDED:
             return
         yield draw
 
 
-class _Session:
+class Session:
     """One run of the protocol: what the draws share."""
 
     def __init__(
@@ -206,17 +135,21 @@ class _Session:
         candidate: Call,
         accuracy: float,
         samples: tuple[Sample, ...],
+        values: Callable[[Mapping[str, Array]], Sequence[Array]],
     ) -> None:
+        """`values`: of the oracle, at the samples."""
         self.program, self.reference, self.candidate = program, reference, candidate
-        self.accuracy, self.samples = accuracy, samples
+        self.accuracy, self.samples, self.values = accuracy, samples, values
         self.sampled_reference = False
         self.caught = self.planted = 0
 
-    def run(self, draw: Draw, again: bool = True) -> DrawResult:
-        """One draw; `again`: rows that fail together by one accident are given another draw."""
-        inputs = draw.inputs(self.program)
+    def run(
+        self, draw: Draw, inputs: Mapping[str, Array], o: Sequence[Array], again: bool = True
+    ) -> DrawResult:
+        """One draw, given the oracle's values on its inputs; `again`: rows that fail together by
+        one accident are given another draw.
+        """
         arrays = [inputs[t.name] for t in self.program.inputs]
-        o = oracle(self.program, inputs, self.samples)
         r = self.referee(inputs, arrays)
         given = _outputs(self.candidate, arrays, self.program)
         mismatch = _ill_typed(given, self.program)
@@ -232,6 +165,11 @@ class _Session:
         worst = max(results, key=lambda d: (not d.passed, d.ratio))
         counts = any(d.counts for d in results) and self.mutant_fails(o, r)
         return replace(worst, counts=counts)
+
+    def passes(self, draw: Draw) -> bool:
+        """Whether the contract holds on another draw, nothing excused."""
+        inputs = draw.inputs(self.program)
+        return self.run(draw, inputs, self.values(inputs), again=False).passed
 
     def referee(self, inputs: Mapping[str, Array], arrays: Sequence[Array]) -> list[Array]:
         """The reference's samples; in the user's dtypes element by element where it does not fit in
@@ -304,7 +242,7 @@ class _Session:
                     luck.ratios(*asked, many=True),
                     replace(draw, seed=draw.seed + 500_000),
                 )
-                if np.minimum(ratio, loose).max() <= 1 and self.run(other, False).passed:
+                if np.minimum(ratio, loose).max() <= 1 and self.passes(other):
                     excused = loose
             lucky = int(((ratio > 1) & (excused <= 1)).any(1).sum())
             ratio = np.minimum(ratio, excused)
@@ -377,20 +315,21 @@ def _placement(bad: Array, o: Array, r: Array, c: Array, row: int) -> str:
 def _protocol(
     accuracy: float,
     seed: int,
-    samples: Sequence[Sample],
-    session: _Session,
+    evaluator: Oracle,
+    session: Session,
     device: str,
     table: Sequence[DrawResult],
 ) -> tuple[tuple[str, str], ...]:
-    counting = sum(d.counts for d in table)
-    sizes = ["all" if s.whole else f"{len(s.row_coordinates())} x {s.columns}" for s in samples]
+    sizes = [
+        "all" if s.whole else f"{len(s.row_coordinates())} x {s.columns}" for s in evaluator.samples
+    ]
     return (
         ("rule", "err(c, o) <= accuracy * err(r, o) + floor per row; maximum and rms"),
         ("accuracy", repr(accuracy)),
         ("floor", f"{ULPS} ulp of the output dtype at the row's largest |oracle|"),
-        ("oracle", f"float64; elements per output: {', '.join(sizes)}"),
+        ("oracle", f"float64 by {evaluator.name}; elements per output: {', '.join(sizes)}"),
         ("reference", "user's dtypes" if session.sampled_reference else "jax.jit"),
-        ("draws", f"{len(table)} from seed {seed}; {counting} count, {NEEDED} needed"),
+        ("draws", f"{len(table)} from seed {seed}; {counting(table)} count, {NEEDED} needed"),
         ("mutant", "the reference's outputs off by 1/8 (16 ulp in narrower formats)"),
         ("mutant_caught", f"{session.caught / max(1, session.planted):.3g}"),
         ("luck", f"{luck.LUCK:g} x the effect of one unit of rounding in every value; "

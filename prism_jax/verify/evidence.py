@@ -24,9 +24,10 @@ from prism_jax.ir.check import IRError, check_sgraph
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Kernel, SGraph
 from prism_jax.verify import contract, field
-from prism_jax.verify.contract import ContractResult
 from prism_jax.verify.field import FieldResult
+from prism_jax.verify.oracles import Fast
 from prism_jax.verify.proof import Proof, Refusal, prove
+from prism_jax.verify.results import ContractResult
 
 NEEDED_LAYERS = 2
 Call: TypeAlias = Callable[..., Any]
@@ -181,6 +182,7 @@ def verify(
     accuracy: float = 2.0,
     seed: int = 0,
     device: str = "",
+    fast: Fast | None = None,
 ) -> Evidence:
     """Runs the layers: proof and field test always, the accuracy contract where both functions are
     given.
@@ -194,6 +196,7 @@ def verify(
         accuracy: the contract's factor.
         seed: decides every random number.
         device: written into the protocol.
+        fast: makes an oracle for the contract that is used where numpy's is dear.
     """
     numbers = dict(sizes or {})
     wrong = _sizes(sgraph, numbers) if sizes is not None else ""
@@ -205,7 +208,7 @@ def verify(
     if evidence.rejected_by or reference is None or candidate is None:
         return evidence
     checked = contract.check(
-        program, reference, candidate, accuracy=accuracy, seed=seed, device=device
+        program, reference, candidate, accuracy=accuracy, seed=seed, device=device, fast=fast
     )
     return replace(evidence, contract=checked)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import ml_dtypes
@@ -22,15 +23,20 @@ from prism_jax.ir.nodes import REAL, Parameter
 from prism_jax.ir.ops import numpy_dtype
 from prism_jax.ir.program import Program
 from prism_jax.ir.values import Float64
+from prism_jax.verify.effort import evaluators, work
 from prism_jax.verify.measure import Rows
 from prism_jax.verify.modular import mix
-from prism_jax.verify.sample import Sample, oracle
+from prism_jax.verify.sample import Sample, oracle, sampled
 
 Array: TypeAlias = Any
 LUCK = 4.0
 _MOVES = 8
 _TERMS = 1 << 20
 _ROWS = 48
+_LONG = 1 << 22
+"""Elements of a program whose moves are evaluated in threads, with a generator each."""
+_BLOCK = 1 << 16
+"""Elements that are hashed at a time, in a processor's own cache."""
 _STEP = 2.0**-30
 """The noise itself: small enough for the change to be linear, large enough for float64 to see it.
 """
@@ -102,8 +108,12 @@ class Noisy(Float64):
     def _noise(self, value: Array) -> Array:
         """From -step to step, the same for equal values."""
         salt = np.uint64(self.rng.integers(1 << 62))
-        bits = np.ascontiguousarray(value, np.float64).view(np.uint64).reshape(value.shape)
-        return self.step * (mix(bits ^ salt).astype(np.float64) * 2.0**-63 - 1)
+        bits = np.ascontiguousarray(value, np.float64).view(np.uint64).reshape(-1)
+        noise = np.empty(bits.size)
+        for start in range(0, bits.size, _BLOCK):
+            some = slice(start, start + _BLOCK)
+            noise[some] = self.step * (mix(bits[some] ^ salt).astype(np.float64) * 2.0**-63 - 1)
+        return noise.reshape(value.shape)
 
 
 def ratios(
@@ -155,14 +165,22 @@ def _effect(
     store = program.outputs[output]
     single = Program(program.name, program.inputs, (store,), program.compute)
     few = sample.restricted(chosen) if sample.shape else sample
+
+    def moved(rng: np.random.Generator) -> Array:
+        with np.errstate(all="ignore"):
+            return oracle(single, inputs, [few], Noisy(_STEP, rng))[0]
+
     [base] = oracle(single, inputs, [few])
     squares = np.zeros((len(chosen), 2))
-    for _ in range(_MOVES):
-        noisy = Noisy(_STEP, rng)
-        with np.errstate(all="ignore"):
-            change = np.abs(oracle(single, inputs, [few], noisy)[0] - base) / _STEP
-        change = np.where(np.isfinite(change), change, 0)
-        squares += np.stack([change.max(1, initial=0) ** 2, (change**2).mean(1)], 1)
+    effort = work(sampled(single, [few])[0])
+    long = effort.elements > _LONG
+    generators = rng.spawn(_MOVES) if long else [rng] * _MOVES
+    with ThreadPoolExecutor(evaluators(effort, _MOVES) if long else 1) as pool:
+        for value in pool.map(moved, generators):
+            with np.errstate(all="ignore"):
+                change = np.abs(value - base) / _STEP
+            change = np.where(np.isfinite(change), change, 0)
+            squares += np.stack([change.max(1, initial=0) ** 2, (change**2).mean(1)], 1)
     return np.sqrt(squares / _MOVES)
 
 

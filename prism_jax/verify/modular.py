@@ -68,11 +68,13 @@ def exponent_of(op: str, parameter: Parameter, order: int) -> int:
 
 def power(base: Array, exponent: Array, modulus: int) -> Array:
     """Elementwise base ** exponent, exponent >= 0."""
-    base, exponent = np.broadcast_arrays(np.asarray(base) % modulus, np.asarray(exponent))
-    result = np.ones(base.shape, np.int64)
-    base, exponent = base.copy(), exponent.copy()
+    base, exponent = np.asarray(base) % modulus, np.asarray(exponent)
+    result = np.ones(np.broadcast_shapes(base.shape, exponent.shape), np.int64)
     while (exponent > 0).any():
-        result = np.where(exponent & 1, result * base % modulus, result)
+        if exponent.ndim:
+            result = np.where(exponent & 1, result * base % modulus, result)
+        elif exponent & 1:
+            result = result * base % modulus
         base = base * base % modulus
         exponent = exponent >> 1
     return result

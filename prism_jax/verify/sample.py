@@ -142,12 +142,6 @@ def cost(store: Store) -> int:
     return max(total, 1)
 
 
-def work(program: Program, samples: Sequence[Sample]) -> int:
-    """Element operations of the oracle for one draw."""
-    pairs = zip(program.outputs, samples, strict=True)
-    return sum(cost(_sampled_store(store, sample)[0]) for store, sample in pairs)
-
-
 # ---- the program of a sample
 
 
@@ -158,8 +152,17 @@ def oracle(
     domain: Domain = FLOAT64,
 ) -> list[Array]:
     """Every output's sample, as (rows, columns); float64 unless another domain is given."""
+    made, given = sampled(program, samples)
+    found = evaluate(made, {**inputs, **given}, domain=domain)
+    return [np.asarray(v).reshape(-1, s.columns) for v, s in zip(found, samples, strict=True)]
+
+
+def sampled(program: Program, samples: Sequence[Sample]) -> tuple[Program, dict[str, Array]]:
+    """The program of the sampled elements, and its integer inputs that say which they are: other
+    rows and columns, equally many, are other numbers for one program.
+    """
     stores: list[Store] = []
-    given: dict[str, Array] = dict(inputs)
+    given: dict[str, Array] = {}
     tensors = list(program.inputs)
     for n, (store, sample) in enumerate(zip(program.outputs, samples, strict=True)):
         sampled, values = _sampled_store(store, sample, f"*{n}.")
@@ -167,9 +170,7 @@ def oracle(
         for name, array in values.items():
             tensors.append(Tensor(name, array.shape, "int64"))
             given[name] = array
-    made = Program(program.name, tuple(tensors), tuple(stores), program.compute)
-    found = evaluate(made, given, domain=domain)
-    return [np.asarray(v).reshape(-1, s.columns) for v, s in zip(found, samples, strict=True)]
+    return Program(program.name, tuple(tensors), tuple(stores), program.compute), given
 
 
 def _sampled_store(

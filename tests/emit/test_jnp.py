@@ -10,10 +10,23 @@ import numpy as np
 import pytest
 
 from prism_jax.emit import jnp as emit_jnp
-from prism_jax.ir.nodes import Axis, Carried, Node, Reduce, Tensor
+from prism_jax.emit import lax_blocks
+from prism_jax.ir.evaluate import evaluate
+from prism_jax.ir.nodes import (
+    Axis,
+    Carried,
+    Load,
+    Node,
+    Pointwise,
+    Reduce,
+    Store,
+    Tensor,
+    at,
+)
+from prism_jax.ir.ops import numpy_dtype
 from prism_jax.ir.program import Program, walk
 from prism_jax.ir.rewrite import replace as substitute
-from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
+from prism_jax.ir.sgraph import GridAxis, Kernel, LibraryCall, SGraph
 
 from .graphs import Case, cases, load, mul, op, record, store
 from .harness import agree, expected, inputs
@@ -117,3 +130,29 @@ def test_a_product_is_never_built() -> None:
     )
     sizes = [v.aval.size for e in jaxpr.eqns for v in e.outvars]
     assert max(sizes) == n * n
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_an_array_may_be_read_along_two_axes(dtype: str) -> None:
+    """Widened once, it still has the axes of each place: x[i] - 2 x[j] of a vector, x + x.T."""
+    i, j = Axis("i", 5), Axis("j", 5)
+    x, w = Tensor("x", (5,), dtype), Tensor("w", (5, 5), dtype)
+    difference = Pointwise("sub", (Load(x, (at(i),)), mul(2.0, Load(x, (at(j),)))))
+    both = Pointwise("add", (Load(w, (at(i), at(j))), Load(w, (at(j), at(i)))))
+    stores = tuple(
+        Store(Tensor(name, (5, 5), "float32"), (at(i), at(j)), value)
+        for name, value in (("d", difference), ("s", both))
+    )
+    program = Program("twice", (x, w), stores)
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=5), "w": rng.normal(size=(5, 5))}
+    given = {n: a.astype(numpy_dtype(dtype)) for n, a in arrays.items()}
+    found = jax.jit(emit_jnp.emit(program).call)(given["x"], given["w"])
+    blocked: list[Any] = []
+    for n, item in enumerate(stores):
+        kernel = Kernel(f"k{n}", (GridAxis(i, 2), GridAxis(j, 5)), (), (item,))
+        function = lax_blocks.emit_kernel(kernel, "float32")
+        blocked += jax.jit(function.call)(*(given[t.name] for t in function.operands))
+    for got, tiled, want in zip(found, blocked, evaluate(program, given), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+        np.testing.assert_allclose(tiled, want, rtol=1e-5)

@@ -10,11 +10,12 @@ from jax import lax
 
 from prism_jax.ir.nodes import Axis, Iota, Load, Tensor, at
 from prism_jax.ir.ops import numpy_dtype
-from prism_jax.verify import contract
-from prism_jax.verify.contract import ContractResult, check
+from prism_jax.verify import oracles
+from prism_jax.verify.contract import check
 from prism_jax.verify.domains import domains
 from prism_jax.verify.draws import draws
 from prism_jax.verify.measure import rows
+from prism_jax.verify.results import ContractResult
 from tests.verify.build import (
     add,
     causal,
@@ -406,7 +407,7 @@ def test_an_oracle_that_takes_too_long_is_refused_before_it_starts():
 
 
 def test_where_the_oracle_is_dear_as_many_draws_are_made_as_must_count(monkeypatch):
-    monkeypatch.setattr(contract, "DEAR", 0.0)
+    monkeypatch.setattr(oracles, "DEAR", 0.0)
     good = jax.jit(lambda x: jax.nn.softmax(x, 1))
     result = check(softmax_program(), good, good)
     assert result.passed
