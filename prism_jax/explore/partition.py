@@ -12,14 +12,17 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from prism_jax.device import Device
 from prism_jax.explore.closed import Closed
-from prism_jax.explore.library import library_seconds, products, traffic
+from prism_jax.explore.floors import one_kernel, work
+from prism_jax.explore.library import library_seconds, traffic
 from prism_jax.explore.mapping import Condition, mappings
 from prism_jax.explore.pruning import Pruning
 from prism_jax.explore.split import split
 from prism_jax.explore.structure import KernelBuilder, Unfit
-from prism_jax.explore.symbols import Evaluation, Measures, Symbols
+from prism_jax.explore.symbols import Asked, Evaluation, Symbols
 from prism_jax.ir.counts import Number
 from prism_jax.ir.nodes import Axis, Store
 from prism_jax.ir.sgraph import Kernel
@@ -83,19 +86,20 @@ class Group:
     recorded: dict[Hashable, Number] = field(default_factory=dict[Hashable, Number])
 
     def seconds(self, what: str, evaluation: Evaluation) -> float:
-        """One of `_SECONDS`, recorded when it is first asked for."""
+        """One of `_SECONDS`, recorded when it is first asked for; the least, if it has many."""
         key = what, evaluation.key
         number = self.recorded.get(key)
         if number is None:
             number = _SECONDS[what](self.stores, evaluation.device, evaluation.asked)
             self.recorded[key] = number
         [found] = evaluation.of(number)
-        return float(found)
+        return float(np.min(found))
 
 
-_SECONDS: Mapping[str, Callable[[tuple[Store, ...], Device, Measures], Number]] = {
+_SECONDS: Mapping[str, Callable[[tuple[Store, ...], Device, Asked], Number]] = {
     "library": library_seconds,
-    "products": products,
+    "work": work,
+    "one kernel": one_kernel,
     "traffic": traffic,
     "certain traffic": lambda stores, device, sizes: traffic(stores, device, sizes, True),
 }

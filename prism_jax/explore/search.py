@@ -262,6 +262,10 @@ class _Run:
         if too_much():
             return False
         for group in together:
+            costs.glance(group)
+        if too_much():
+            return False
+        for group in together:
             if costs.known(group):
                 costs.look(group)
         if too_much():
