@@ -21,25 +21,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prism_jax.ir.counts import Number
-from prism_jax.ir.tape import Traced
+from prism_jax.ir.tape import Tape, Traced
 
 __all__ = ["Monomial", "Total", "monomial"]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Monomial:
     """`factor` times the product of `columns`, which are recorded and sorted by their `places`."""
 
     factor: Number
     columns: tuple[Traced, ...] = ()
-
-    @property
-    def places(self) -> tuple[int, ...]:
-        return tuple(column.place for column in self.columns)
+    places: tuple[int, ...] = ()
 
     def number(self) -> Number:
         """The product."""
-        return functools.reduce(operator.mul, sorted(self.columns, key=_breadth), self.factor)
+        columns = self.columns
+        if len(columns) > 1:
+            columns = sorted(columns, key=_breadth)
+        return functools.reduce(operator.mul, columns, self.factor)
 
 
 def _breadth(column: Traced) -> tuple[int, int]:
@@ -47,22 +47,33 @@ def _breadth(column: Traced) -> tuple[int, int]:
     return column.varies.bit_count(), column.place
 
 
-def _place(number: Traced) -> int:
-    return number.place
-
-
 def monomial(factors: Iterable[Number]) -> Monomial:
-    """The product of some factors."""
+    """The product of some factors; recorded ones with equal factors are made once."""
     plain: Number = 1
-    fixed, columns = list[Traced](), list[Traced]()
+    places: list[int] = []
+    tape: Tape | None = None
     for factor in factors:
-        if isinstance(factor, Traced):
-            (columns if factor.varies else fixed).append(factor)
+        if type(factor) is Traced:
+            tape = factor.tape
+            places.append(factor.place)
         else:
             plain = plain * factor
+    if tape is None:
+        return Monomial(plain)
+    places.sort()
+    key = (type(plain), plain, *places)
+    found = tape.products.get(key)
+    if found is None:
+        found = tape.products[key] = _product(tape, places, plain)
+    return found
+
+
+def _product(tape: Tape, places: Sequence[int], plain: Number) -> Monomial:
+    fixed = [Traced(tape, place) for place in places if not tape.varies[place]]
+    columns = tuple(Traced(tape, place) for place in places if tape.varies[place])
     if fixed:
-        plain = functools.reduce(operator.mul, sorted(fixed, key=_place)) * plain
-    return Monomial(plain, tuple(sorted(columns, key=_place)))
+        plain = functools.reduce(operator.mul, fixed) * plain
+    return Monomial(plain, columns, tuple(column.place for column in columns))
 
 
 class Total:
@@ -78,7 +89,7 @@ class Total:
         known = self._terms.get(places)
         if known is not None:
             factor = known.factor + factor
-        self._terms[places] = Monomial(factor, term.columns)
+        self._terms[places] = Monomial(factor, term.columns, places)
 
     def number(self) -> Number:
         """The sum."""

@@ -36,10 +36,10 @@ class Traced:
         return self.tape.varies[self.place]
 
     def __add__(self, other: Any) -> Any:
-        return self.tape.record("add", self, other)
+        return self._with(ADD, other, 0)
 
     def __mul__(self, other: Any) -> Any:
-        return self.tape.record("mul", self, other)
+        return self._with(MUL, other, 1)
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -78,6 +78,23 @@ class Traced:
 
     __rand__ = __and__
 
+    def _with(self, operation: Operation, other: Any, neutral: int) -> Any:
+        """A sum or a product, in either order; most of what is recorded is recorded already."""
+        tape, x = self.tape, self.place
+        if type(other) is Traced:
+            y = other.place
+        elif type(other) is int and other == neutral:
+            return self
+        else:
+            y = tape.constant(other)
+        if y < x:
+            x, y = y, x
+        key = (operation.number << 30 | x) << 30 | y
+        found = tape.known.get(key)
+        if found is None:
+            found = tape.known[key] = tape.step(operation.apply, x, y, 0)
+        return Traced(tape, found)
+
     def minimum(self, other: Any) -> Any:
         """The smaller of two numbers."""
         return self.tape.record("min", self, other)
@@ -111,7 +128,9 @@ class Tape:
         self.varies: list[int] = []
         self.constants: dict[int, Any] = {}
         self.names: dict[int, str] = {}
-        self._known: dict[int, int] = {}
+        self.known: dict[int, int] = {}
+        self.products: dict[tuple[Any, ...], Any] = {}
+        """For `ir.monomials`."""
         self._called: dict[tuple[str, int], int] = {}
         self._numbers: dict[tuple[type, Any], int] = {}
 
@@ -124,12 +143,13 @@ class Tape:
         """
         found = self.symbols.get(name)
         if found is None:
-            found = self.symbols[name] = Traced(self, self._step(None, 0, 0, 0))
+            found = self.symbols[name] = Traced(self, self.step(None, 0, 0, 0))
             self.names[found.place] = name
             self.varies[found.place] = varies
         return found
 
-    def _step(self, operation: Callable[..., Any] | None, a: int, b: int, c: int) -> int:
+    def step(self, operation: Callable[..., Any] | None, a: int, b: int, c: int) -> int:
+        """A new place, for the result of an operation on three others."""
         self.operations.append(operation)
         first, second, third = self.operands
         first.append(a)
@@ -144,22 +164,12 @@ class Tape:
         key = (type(value), value)
         found = self._numbers.get(key)
         if found is None:
-            found = self._numbers[key] = self._step(None, 0, 0, 0)
+            found = self._numbers[key] = self.step(None, 0, 0, 0)
             self.constants[found] = value
         return found
 
     def record(self, op: str, a: Any, b: Any = 0, c: Any = 0) -> Any:
         """The result of an operation on traced or plain numbers."""
-        if op == "mul":
-            if type(b) is int and b == 1:
-                return a
-            if type(a) is int and a == 1:
-                return b
-        elif op == "add":
-            if type(b) is int and b == 0:
-                return a
-            if type(a) is int and a == 0:
-                return b
         x = a.place if type(a) is Traced else self.constant(a)
         y = b.place if type(b) is Traced else self.constant(b)
         z = c.place if type(c) is Traced else self.constant(c) if op == "choose" else 0
@@ -170,10 +180,12 @@ class Tape:
         number, operation, commutes = OPERATIONS[op]
         if commutes and y < x:
             x, y = y, x
-        key = ((number << 30 | x) << 30 | y) << 30 | z
-        found = self._known.get(key)
+        key = (number << 30 | x) << 30 | y
+        if z:
+            key |= z << 90
+        found = self.known.get(key)
         if found is None:
-            found = self._known[key] = self._step(operation, x, y, z)
+            found = self.known[key] = self.step(operation, x, y, z)
         return found
 
     def call(self, name: str, function: Callable[[Any], Any], x: int) -> int:
@@ -181,7 +193,7 @@ class Tape:
         key = name, x
         found = self._called.get(key)
         if found is None:
-            found = self._called[key] = self._step(lambda value, _: function(value), x, x, 0)
+            found = self._called[key] = self.step(lambda value, _: function(value), x, x, 0)
         return found
 
     def run(self, numbers: Mapping[str, Any], wanted: Sequence[Any]) -> list[Any]:
@@ -317,3 +329,4 @@ OPERATIONS = {
     name: Operation(number, apply, name in COMMUTATIVE)
     for number, (name, apply) in enumerate(_OPERATIONS.items())
 }
+ADD, MUL = OPERATIONS["add"], OPERATIONS["mul"]
