@@ -129,7 +129,8 @@ class Costs:
         return self._ours[group]
 
     def lowest(self, group: Group) -> float:
-        """The lowest bound of anything that computes a group that was costed."""
+        """The lowest bound of anything that computes a group."""
+        self.options(group)
         return min([self.library(group).bound, *(c.bound for c in self._every[group])])
 
     def _variants(self, group: Group) -> tuple[Costed, ...]:

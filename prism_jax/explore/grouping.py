@@ -9,7 +9,7 @@ wanted by the kernels of a gradient).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from prism_jax.ir.nodes import REAL, Axis, Load, Node, Precision, Reduce, Store, Tensor, at
@@ -43,7 +43,9 @@ class Names:
     """What stays the same over the partitions of all forms of one search.
 
     `tensors`: the name of the tensor that a canonical reduction is kept in, so that equal kernels
-    are equal; `equal`: pairs of axes whose sizes were compared, and the answer.
+    are equal; `equal`: pairs of axes whose sizes were compared, and the answer. The rest is kept as
+    most terms are the same in most partitions: `over` says what a term is over the tensors of some
+    materialised reductions, `beside` what `alike` has found.
     """
 
     compute: str
@@ -52,7 +54,12 @@ class Names:
         default_factory=dict[Node, tuple[Node, tuple[Axis, ...]]]
     )
     equal: dict[tuple[str, str], bool] = field(default_factory=dict[tuple[str, str], bool])
-    made_of: dict[Node, frozenset[Node]] = field(default_factory=dict[Node, frozenset[Node]])
+    made_of: dict[Node, int] = field(default_factory=dict[Node, int])
+    over: dict[tuple[Node, int], Over] = field(default_factory=dict[tuple[Node, int], "Over"])
+    beside: dict[tuple[Store, Store, bool], Store | None] = field(
+        default_factory=dict[tuple[Store, Store, bool], Store | None]
+    )
+    _bits: dict[Node, int] = field(default_factory=dict[Node, int])
 
     def canonical(self, node: Node) -> tuple[Node, tuple[Axis, ...]]:
         """`ir.rewrite.canonical`, remembered."""
@@ -60,13 +67,27 @@ class Names:
             self.keys[node] = canonical(node)
         return self.keys[node]
 
-    def below(self, node: Node) -> frozenset[Node]:
-        """The canonical reductions that a term is made of, itself included."""
+    def below(self, node: Node) -> int:
+        """The canonical reductions that a term is made of, itself included, as `bits`."""
         found = self.made_of.get(node)
         if found is None:
-            found = frozenset(self.canonical(n)[0] for n in contents(node).reductions)
+            found = self.bits(self.canonical(n)[0] for n in contents(node).reductions)
             self.made_of[node] = found
         return found
+
+    def bits(self, reductions: Iterable[Node]) -> int:
+        """A set of canonical reductions as a number with a bit for each."""
+        found = 0
+        for node in reductions:
+            found |= 1 << self._bits.setdefault(node, len(self._bits))
+        return found
+
+    def alike(self, first: Store, other: Store, outputs: bool) -> Store | None:
+        """`_alike`, remembered."""
+        key = (first, other, outputs)
+        if key not in self.beside:
+            self.beside[key] = _alike(first, other, self, outputs)
+        return self.beside[key]
 
     def same_size(self, a: Axis, b: Axis) -> bool:
         """Whether two axes have one size; the answer is recorded."""
@@ -123,6 +144,16 @@ def targets(program: Program, materialised: frozenset[Node], names: Names) -> tu
     return tuple(made.found)
 
 
+@dataclass(frozen=True)
+class Over:
+    """A term over the tensors that materialised reductions are kept in, and the reductions that it
+    loads, in order.
+    """
+
+    node: Node
+    loaded: tuple[Reduce, ...]
+
+
 class _Targets:
     """Terms over the tensors that materialised reductions are kept in; `found`: the targets that
     make those.
@@ -130,23 +161,38 @@ class _Targets:
 
     def __init__(self, materialised: frozenset[Node], names: Names) -> None:
         self.materialised, self.names = materialised, names
+        self._set = names.bits(materialised)
         self.found: list[Target] = []
         self._tensors: dict[Node, Tensor] = {}
-        self._memo: dict[Node, Node] = {}
 
     def __call__(self, node: Node) -> Node:
-        if self.names.below(node).isdisjoint(self.materialised):
-            return node
-        found = self._memo.get(node)
+        return self._over(node).node
+
+    def _over(self, node: Node) -> Over:
+        inside = self.names.below(node) & self._set
+        if not inside:
+            return Over(node, ())
+        found = self.names.over.get((node, inside))
         if found is None:
-            if isinstance(node, Reduce):
-                key, axes = self.names.canonical(node)
-                if key in self.materialised:
-                    found = self._load(node, key, axes)
-            if found is None:
-                found = rebuild(node, self)
-            self._memo[node] = found
+            found = self.names.over[node, inside] = self._rebuilt(node)
+        else:
+            for reduction in found.loaded:
+                self._load(reduction, *self.names.canonical(reduction))
         return found
+
+    def _rebuilt(self, node: Node) -> Over:
+        if isinstance(node, Reduce):
+            key, axes = self.names.canonical(node)
+            if key in self.materialised:
+                return Over(self._load(node, key, axes), (node,))
+        loaded: dict[Reduce, None] = {}
+
+        def child(below: Node) -> Node:
+            found = self._over(below)
+            loaded.update(dict.fromkeys(found.loaded))
+            return found.node
+
+        return Over(rebuild(node, child), tuple(loaded))
 
     def _load(self, node: Reduce, key: Node, axes: tuple[Axis, ...]) -> Node:
         tensors, names = self._tensors, self.names
@@ -161,7 +207,10 @@ class _Targets:
 
     def whole(self, node: Reduce) -> Node:
         """A reduction that is not materialised itself."""
-        return Reduce(node.monoid, node.axes, self(node.body), node.precision, node.index_sort)
+        body = self(node.body)
+        if body is node.body:
+            return node
+        return Reduce(node.monoid, node.axes, body, node.precision, node.index_sort)
 
 
 def kept_dtype(
@@ -249,7 +298,7 @@ class _Grouping:
             if group.depth != depth:
                 continue
             both = first.tensor in self.outputs and target.store.tensor in self.outputs
-            renamed = _alike(first, target.store, self.names, both)
+            renamed = self.names.alike(first, target.store, both)
             if renamed is not None:
                 group.add(renamed, target.key)
                 return group
@@ -268,7 +317,7 @@ class _Grouping:
             if any(self.level.get(n, 0) > group.depth for n in others):
                 continue
             store = target.without(self.materialised - group.keys, self.names)
-            renamed = _alike(group.stores[0], store, self.names, False)
+            renamed = self.names.alike(group.stores[0], store, False)
             if renamed is not None:
                 group.add(renamed, target.key)
                 self.joined = True

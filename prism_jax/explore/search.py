@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from prism_jax.device import Device
-from prism_jax.explore.bounds import least_launch
 from prism_jax.explore.closed import OWN, Sizes
 from prism_jax.explore.costs import Costs
 from prism_jax.explore.grouping import Names, groups, joined, reductions, targets, widened
-from prism_jax.explore.library import Costed, library_cost, traffic
+from prism_jax.explore.library import Costed, library_cost
 from prism_jax.explore.partition import Counts, Deadline, Group, Structures
 from prism_jax.explore.plans import Found, ranked
+from prism_jax.explore.proof import Rest, floor
 from prism_jax.explore.pruning import DEFAULT, Pruning
-from prism_jax.explore.result import Certificate, SearchResult
+from prism_jax.explore.result import SearchResult
 from prism_jax.ir.leaves import Rewriting
 from prism_jax.ir.nodes import Node
 from prism_jax.ir.program import Program
@@ -105,13 +107,15 @@ class Search:
         self.forms = [_Partitions(form, reductions(form.program, self.names)) for form in forms]
         self.hint: Place | None = None
         """Where the last best plan was found."""
+        self.lock = threading.RLock()
 
     def at(
         self, instance: Instance, device: Device, deadline: float, incumbent: float | None = None
     ) -> SearchResult:
         """The search at an instance's sizes. `deadline`: as `time.perf_counter` counts."""
         started = time.perf_counter()
-        return _Run(self, instance, device, deadline, incumbent).result(started)
+        with self.lock:
+            return _Run(self, instance, device, deadline, incumbent).result(started)
 
 
 class _Run:
@@ -127,7 +131,7 @@ class _Run:
         self.costs = Costs(family.structures, device, instance.sizes, self.counts, deadline)
         self.found: list[Found] = []
         self.best, self.place = math.inf, family.hint
-        self.lowest = math.inf  # bound of the best thing that was cut or not looked at
+        self.rest = Rest()
         self.done: dict[Place, float] = {}
         self.passed: dict[Place, int] = {}
         """The partitions that were within the limit when their turn came."""
@@ -162,7 +166,7 @@ class _Run:
         if len(keys) > self.family.pruning.exhaustive_up_to:
             self._climb(number, keys)
             self.counts.cut_by_climbing += 2 ** len(keys) - self._visited(number)
-            self._unexplored(number)
+            self.rest.unexplored.add(number)
             return
         for count in range(len(keys) + 1):
             for chosen in itertools.combinations(keys, count):
@@ -216,19 +220,20 @@ class _Run:
     def _look(self, place: Place, limit: float) -> float:
         partitions = self.family.forms[place.form]
         if place not in partitions.known:
-            partitions.known[place] = self._groups(partitions, place)
+            self._groups(partitions, place)
         together = partitions.known[place]
         if not together:
             return math.inf
         self.counts.partitions += 1
         alone = not place.materialised
-        floor = sum(self.costs.traffic(g) + least_launch(self.device) for g in together)
-        if self.incumbent is not None and floor >= self.incumbent:
+        if self.incumbent is not None and self.incumbent <= floor(
+            self.costs, together, self.device
+        ):
             self.counts.cut_by_bound += 1
             return math.inf
         if not self._worth(together, alone, limit):
             self.counts.cut_by_model += 1
-            self.lowest = min(self.lowest, floor)
+            self.rest.cut.append(together)
             partitions.cut.add(place)
             return math.inf
         if place in partitions.cut:
@@ -237,7 +242,7 @@ class _Run:
         options = [
             (*self.costs.options(g), *(() if alone else (self.costs.library(g),))) for g in together
         ]
-        self.lowest = min(self.lowest, sum(self.costs.lowest(g) for g in together))
+        self.rest.costed.append(together)
         if not all(options):
             return math.inf
         cost = sum(min(c.estimate for c in group) for group in options)
@@ -277,17 +282,19 @@ class _Run:
                     return False
         return True
 
-    def _groups(self, partitions: _Partitions, place: Place) -> tuple[Group, ...]:
+    def _groups(self, partitions: _Partitions, place: Place) -> None:
+        """Finds the groups of a set's partitions: with kernels apart, and joined."""
+        number, materialised = place.form, place.materialised
         program, names = partitions.form.program, self.family.names
-        made = targets(program, place.materialised, names)
-        together = (joined if place.joined else groups)(program, made, names)
-        several = bool(place.materialised)
-        return tuple(
-            self.family.structures.group(
-                f"{program.name}_{stores[0].tensor.name}" if several else program.name, stores
+        made = targets(program, materialised, names)
+        for join, grouped in ((False, groups), (True, joined)):
+            partitions.known[Place(number, materialised, join)] = tuple(
+                self.family.structures.group(
+                    f"{program.name}_{stores[0].tensor.name}" if materialised else program.name,
+                    stores,
+                )
+                for stores in grouped(program, made, names) or ()
             )
-            for stores in together or ()
-        )
 
     # --- what is known at the end
 
@@ -298,20 +305,13 @@ class _Run:
             left = 2 ** len(partitions.keys) - self._visited(number)
             total += left
             if left:
-                self._unexplored(number)
+                self.rest.unexplored.add(number)
         return total
 
-    def _unexplored(self, number: int) -> None:
-        """Of what was not looked at, only this is known: it moves the form's inputs and outputs."""
-        outputs = self.family.forms[number].form.program.outputs
-        moved = traffic(outputs, self.device, self.instance.sizes, certain=True)
-        self.lowest = min(self.lowest, moved + least_launch(self.device))
-
     def _finish(self, stop: str, started: float) -> SearchResult:
-        counts, family, program = self.counts, self.family, self.instance.program
+        counts, family = self.counts, self.family
         if counts.cut_by_limit:
-            for number in range(len(family.forms)):
-                self._unexplored(number)
+            self.rest.unexplored.update(range(len(family.forms)))
         # a partition may have been looked into only because the best plan was found after it, or at
         # the family's last size
         limit = family.pruning.worth * self.best
@@ -323,27 +323,12 @@ class _Run:
         found.sort(key=lambda plan: (plan.number, turn[plan.place]))
         kept, duplicates = ranked(found, self.instance, family.pruning.keep)
         counts.duplicates = duplicates
-        left = counts.cut_by_limit + counts.cut_by_climbing + counts.cut_by_time
-        floor = traffic(program.outputs, self.device, certain=True)
-        others = (c.bound for c in kept[1:])
-        lowest = max(floor, min([self.lowest, *others], default=floor))
-        scope = f"{len(family.forms)} forms, mappings of one loop level, powers of two"
-        if self.instance.rewriting is not None:
-            scope += ", forms as at the family's first size"
-        certificate = Certificate(
-            scope=scope,
-            complete=not left,
-            floor=floor,
-            best_bound=lowest,
-            heuristic_cuts=left + counts.cut_by_model,
-            saturated=family.saturated,
-            incumbent="model",
-            gap=max(1.0, kept[0].estimate / lowest),
-            floor_gap=kept[0].estimate / floor,
+        prove = partial(
+            self.rest.certificate, family, self.instance, self.device, replace(counts), kept
         )
         seconds = time.perf_counter() - started
         reused = self.instance.rewriting is not None
-        return SearchResult(kept, stop, asdict(counts), certificate, seconds, reused=reused)
+        return SearchResult(kept, stop, asdict(counts), prove, seconds, reused=reused)
 
 
 def _cheapest(options: list[tuple[Costed, ...]]) -> Iterator[tuple[Costed, ...]]:
