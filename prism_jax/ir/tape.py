@@ -14,6 +14,7 @@ all forms of a family share one tape, on which equal operations are recorded, an
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -126,6 +127,8 @@ class Tape:
         """None: a symbol or a constant."""
         self.operands: tuple[list[int], list[int], list[int]] = ([], [], [])
         self.varies: list[int] = []
+        self.uses: list[int] = []
+        """Of how many operations a number is an operand."""
         self.constants: dict[int, Any] = {}
         self.names: dict[int, str] = {}
         self.known: dict[int, int] = {}
@@ -155,8 +158,15 @@ class Tape:
         first.append(a)
         second.append(b)
         third.append(c)
-        varies = self.varies
-        varies.append(0 if operation is None else varies[a] | varies[b] | varies[c])
+        varies, uses = self.varies, self.uses
+        uses.append(0)
+        if operation is None:
+            varies.append(0)
+        else:
+            varies.append(varies[a] | varies[b] | varies[c])
+            uses[a] += 1
+            uses[b] += 1
+            uses[c] += 1
         return len(first) - 1
 
     def constant(self, value: Any) -> int:
@@ -211,8 +221,9 @@ SMALL_BYTES = 1024
 class Values:
     """The numbers of a tape at given values of its symbols; each is computed when first needed."""
 
-    def __init__(self, tape: Tape, number: Callable[[str], Any]) -> None:
-        self.tape, self._number = tape, number
+    def __init__(self, tape: Tape, number: Callable[[str], Any], arrays: bool = True) -> None:
+        """`arrays`: whether symbols that vary have arrays for values, or numbers as others do."""
+        self.tape, self._number, self._arrays = tape, number, arrays
         self._values: list[Any] = []
         self._held = 0
 
@@ -222,48 +233,81 @@ class Values:
         if len(values) < len(tape):
             values += [None] * (len(tape) - len(values))
         large: list[int] = []
+        results: list[Any] = []
         for one in wanted:
-            if isinstance(one, Traced) and values[one.place] is None:
-                self._compute(one.place, large)
-        results = [values[w.place] if isinstance(w, Traced) else w for w in wanted]
+            if isinstance(one, Traced):
+                if values[one.place] is None:
+                    self._compute(one.place, large)
+                one = values[one.place]
+            results.append(one)
         if self._held > KEPT_BYTES:
             for place in large:
-                self._held -= values[place].nbytes
-                values[place] = None
+                self._drop(place)
         return results
 
-    def _compute(self, root: int, large: list[int]) -> None:
-        """Computes a value, its operands first; `large` is told of those that take much memory."""
+    def _missing(self, root: int) -> list[int]:
+        """The places whose values a number needs and that have none, in order."""
         values, operations = self._values, self.tape.operations
         first, second, third = self.tape.operands
-        stack = [root]
+        found, stack = {root}, [root]
         while stack:
-            place = stack[-1]
+            place = stack.pop()
             operation = operations[place]
             if operation is None:
-                found = self._leaf(place)
-            else:
-                x = values[first[place]]
-                if x is None:
-                    stack.append(first[place])
-                    continue
-                y = values[second[place]]
-                if y is None:
-                    stack.append(second[place])
-                    continue
+                continue
+            x, y = first[place], second[place]
+            if values[x] is None and x not in found:
+                found.add(x)
+                stack.append(x)
+            if values[y] is None and y not in found:
+                found.add(y)
+                stack.append(y)
+            if operation is choice:
+                z = third[place]
+                if values[z] is None and z not in found:
+                    found.add(z)
+                    stack.append(z)
+        return sorted(found)
+
+    def _compute(self, root: int, large: list[int]) -> None:
+        """Computes a value, its operands first; `large` is told of those that take much memory. An
+        array that nothing else needs is dropped: its memory is at hand for the next one.
+        """
+        tape, values, uses = self.tape, self._values, self.tape.uses
+        operations, varies = tape.operations, tape.varies
+        first, second, third = tape.operands
+        direct = _direct()
+        for place in self._missing(root):
+            operation = operations[place]
+            if operation is None:
+                values[place] = self._leaf(place)
+                continue
+            x, y = first[place], second[place]
+            if not varies[place] or not self._arrays:
                 if operation is choice:
-                    z = values[third[place]]
-                    if z is None:
-                        stack.append(third[place])
-                        continue
-                    found = choice(x, y, z)
+                    values[place] = choice(values[x], values[y], values[third[place]])
                 else:
-                    found = operation(x, y)
+                    values[place] = operation(values[x], values[y])
+                continue
+            operation = direct.get(operation, operation)
+            if operations[place] is choice:
+                found = operation(values[x], values[y], values[third[place]])
+            else:
+                found = operation(values[x], values[y])
             values[place] = found
-            stack.pop()
-            if type(found) not in PLAIN and found.nbytes > SMALL_BYTES:
+            if found.nbytes > SMALL_BYTES:
                 large.append(place)
                 self._held += found.nbytes
+                for below in (x, y):
+                    if uses[below] == 1 and varies[below]:
+                        self._drop(below)
+
+    def _drop(self, place: int) -> None:
+        found = self._values[place]
+        if found is not None:
+            if found.nbytes > SMALL_BYTES:
+                self._held -= found.nbytes
+            self._values[place] = None
 
     def _leaf(self, place: int) -> Any:
         name = self.tape.names.get(place)
@@ -307,6 +351,16 @@ def choice(condition: Any, yes: Any, no: Any) -> Any:
     import numpy as np
 
     return np.where(condition, yes, no)
+
+
+@functools.cache
+def _direct() -> Mapping[Callable[..., Any], Callable[..., Any]]:
+    """What does the same where one operand is known to be an array."""
+    import numpy as np
+
+    return {
+        least: np.minimum, most: np.maximum, ceiling: lambda x, _: np.ceil(x), choice: np.where,
+    }  # fmt: skip
 
 
 COMMUTATIVE = ("mul", "add", "min", "max", "and", "eq")
