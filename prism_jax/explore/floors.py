@@ -69,10 +69,15 @@ def _exponentials(stores: tuple[Store, ...], device: Device, sizes: Measures) ->
     exp(a) exp(b) and back, but a leaf with all axes of the sum stays in one of them.
     """
     most: Number = 0.0
-    for node in walk([s.value for s in stores]):
-        if isinstance(node, Pointwise) and node.op == "exp" and _whole(node):
-            most = maximum(most, elements(node, sizes))
+    for node in dict.fromkeys(node for s in stores for node in _whole_exponentials(s.value)):
+        most = maximum(most, elements(node, sizes))
     return most / (device.rate(unit_of("special")) * OTHER_SHARE)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _whole_exponentials(root: Node) -> tuple[Node, ...]:
+    nodes = walk([root])
+    return tuple(n for n in nodes if isinstance(n, Pointwise) and n.op == "exp" and _whole(n))
 
 
 def _whole(node: Node) -> bool:

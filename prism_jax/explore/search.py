@@ -21,13 +21,14 @@ from typing import NamedTuple
 from prism_jax.device import Device
 from prism_jax.explore.closed import OWN, Sizes
 from prism_jax.explore.costs import Costs
-from prism_jax.explore.grouping import Names, groups, joined, reductions, targets, widened
+from prism_jax.explore.grouping import groups, joined
 from prism_jax.explore.library import Costed, library_cost
 from prism_jax.explore.partition import Counts, Deadline, Group, Structures
 from prism_jax.explore.plans import Found, ranked
 from prism_jax.explore.proof import Rest, floor
 from prism_jax.explore.pruning import DEFAULT, Pruning
 from prism_jax.explore.result import SearchResult
+from prism_jax.explore.targets import Names, reductions, targets, widened
 from prism_jax.ir.leaves import Rewriting
 from prism_jax.ir.nodes import Node
 from prism_jax.ir.program import Program
