@@ -133,6 +133,10 @@ class Costs:
         self.options(group)
         return min([self.library(group).bound, *(c.bound for c in self._every[group])])
 
+    def left_out(self, group: Group) -> int:
+        """How many mappings of a group that was costed were not looked at."""
+        return group.left_out + sum(one.left_out for one in self._singles(group))
+
     def _variants(self, group: Group) -> tuple[Costed, ...]:
         found: dict[Hashable, Costed] = {}
         every: list[Costed] = []

@@ -34,9 +34,9 @@ class Counts:
 
     `cut_by_bound`: partitions whose bound is no better than a measured time (sound).
     `cut_by_model`: partitions cut against the best estimate. `cut_by_limit`: mappings beyond the
-    limit. `cut_by_climbing`: sets of reductions that local search passed over. `cut_by_time`: those
-    that the budget left. `crowded_out`: structures of a group beyond its limit. `reopened`:
-    partitions cut at the family's last size and not at this one.
+    limit, of the groups that were costed. `cut_by_climbing`: sets of reductions that local search
+    passed over. `cut_by_time`: those that the budget left. `crowded_out`: structures of a group
+    beyond its limit. `reopened`: partitions cut at the family's last size and not at this one.
     """
 
     kernels: int = 0
@@ -78,11 +78,14 @@ class Variant:
 
 @dataclass(eq=False)
 class Group:
-    """Stores that are computed together. `variants` are made when they are first asked for."""
+    """Stores that are computed together. `variants` are made when they are first asked for;
+    `left_out`: how many mappings were then beyond the limit.
+    """
 
     name: str
     stores: tuple[Store, ...]
     variants: tuple[Variant, ...] | None = None
+    left_out: int = 0
     recorded: dict[Hashable, Number] = field(default_factory=dict[Hashable, Number])
 
     def seconds(self, what: str, evaluation: Evaluation) -> float:
@@ -136,15 +139,14 @@ class Structures:
         """The group's structures. Raises `Deadline`, and then has none yet."""
         if group.variants is None:
             found: list[Variant] = []
-
-            def left_out(count: int) -> None:
-                counts.cut_by_limit += count
-
-            for roles in mappings(group.stores, self.pruning.mappings, self.conditions, left_out):
+            beyond: list[int] = []
+            for roles in mappings(
+                group.stores, self.pruning.mappings, self.conditions, beyond.append
+            ):
                 if time.perf_counter() > deadline:
                     raise Deadline
                 found += self._fusions(group, roles, counts)
-            group.variants = tuple(found)
+            group.variants, group.left_out = tuple(found), sum(beyond)
         return group.variants
 
     def _fusions(self, group: Group, roles: dict[Axis, str], counts: Counts) -> Iterable[Variant]:

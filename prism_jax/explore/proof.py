@@ -29,8 +29,8 @@ Together = tuple[Group, ...]
 class Rest:
     """What a search leaves behind at one size.
 
-    `cut`: partitions that were not costed; `costed`: those that were; `unexplored`: the numbers of
-    forms of which something was not looked at.
+    `costed`: partitions whose estimates were within the limit; `cut`: the others; `unexplored`: the
+    numbers of forms of which something was not looked at.
     """
 
     cut: list[Together] = field(default_factory=list[Together])
@@ -45,7 +45,7 @@ class Rest:
         left = counts.cut_by_limit + counts.cut_by_climbing + counts.cut_by_time
         floor = traffic(instance.program.outputs, device, certain=True)
         with family.lock:
-            bounds = [*self._bounds(family, instance, device), *(c.bound for c in kept[1:])]
+            bounds = [*self._bounds(family, instance, device, counts), *(c.bound for c in kept[1:])]
         lowest = max(floor, min(bounds, default=floor))
         scope = f"{len(family.forms)} forms, mappings of one loop level, powers of two"
         if instance.rewriting is not None:
@@ -55,21 +55,24 @@ class Rest:
             complete=not left,
             floor=floor,
             best_bound=lowest,
-            heuristic_cuts=left + counts.cut_by_model,
+            heuristic_cuts=left + len(self.cut),
             saturated=family.saturated,
             incumbent="model",
             gap=max(1.0, kept[0].estimate / lowest),
             floor_gap=kept[0].estimate / floor,
         )
 
-    def _bounds(self, family: Search, instance: Instance, device: Device) -> Iterator[float]:
+    def _bounds(
+        self, family: Search, instance: Instance, device: Device, counts: Counts
+    ) -> Iterator[float]:
         """Seconds that nothing of the rest can beat."""
         costs = Costs(family.structures, device, instance.sizes, Counts(), math.inf)
         for together in self.cut:
             yield floor(costs, together, device)
         for together in self.costed:
             yield sum(costs.lowest(group) for group in together)
-        for number in sorted(self.unexplored):  # it moves the form's inputs and outputs
+        unexplored = set(range(len(family.forms))) if counts.cut_by_limit else self.unexplored
+        for number in sorted(unexplored):  # it moves the form's inputs and outputs
             outputs = family.forms[number].form.program.outputs
             yield traffic(outputs, device, instance.sizes, certain=True) + least_launch(device)
 

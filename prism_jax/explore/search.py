@@ -132,8 +132,11 @@ class _Run:
         self.costs = Costs(family.structures, device, instance.sizes, self.counts, deadline)
         self.found: list[Found] = []
         self.best, self.place = math.inf, family.hint
-        self.rest = Rest()
+        self.unexplored = set[int]()
+        """Numbers of forms of which something was not looked at."""
         self.done: dict[Place, float] = {}
+        self.looked: dict[Place, None] = {}
+        """The partitions whose turn came. (`done` may hold the family's last best before that.)"""
         self.passed: dict[Place, int] = {}
         """The partitions that were within the limit when their turn came."""
         self.reached = math.inf
@@ -167,7 +170,7 @@ class _Run:
         if len(keys) > self.family.pruning.exhaustive_up_to:
             self._climb(number, keys)
             self.counts.cut_by_climbing += 2 ** len(keys) - self._visited(number)
-            self.rest.unexplored.add(number)
+            self.unexplored.add(number)
             return
         for count in range(len(keys) + 1):
             for chosen in itertools.combinations(keys, count):
@@ -195,8 +198,9 @@ class _Run:
 
     def _set(self, number: int, materialised: frozenset[Node], limit: float) -> float:
         """The best estimate for a set of materialised reductions, infinite beyond the limit."""
-        places = (Place(number, materialised, join) for join in (False, True))
+        places = [Place(number, materialised, join) for join in (False, True)]
         costs = {place: self._partition(place, limit) for place in places}
+        self.looked.update(dict.fromkeys(places))
         within = {place: cost for place, cost in costs.items() if cost <= limit}
         for place in within:
             self.passed.setdefault(place, len(self.passed))
@@ -206,7 +210,7 @@ class _Run:
 
     def _visited(self, number: int) -> int:
         """How many sets of a form's reductions were looked at."""
-        return len({place.materialised for place in self.done if place.form == number})
+        return len({place.materialised for place in self.looked if place.form == number})
 
     def _partition(self, place: Place, limit: float) -> float:
         """The best estimate for a partition, whose candidates are found; infinite if it is surely
@@ -234,7 +238,6 @@ class _Run:
             return math.inf
         if not self._worth(together, alone, limit):
             self.counts.cut_by_model += 1
-            self.rest.cut.append(together)
             partitions.cut.add(place)
             return math.inf
         if place in partitions.cut:
@@ -243,7 +246,6 @@ class _Run:
         options = [
             (*self.costs.options(g), *(() if alone else (self.costs.library(g),))) for g in together
         ]
-        self.rest.costed.append(together)
         if not all(options):
             return math.inf
         cost = sum(min(c.estimate for c in group) for group in options)
@@ -306,13 +308,11 @@ class _Run:
             left = 2 ** len(partitions.keys) - self._visited(number)
             total += left
             if left:
-                self.rest.unexplored.add(number)
+                self.unexplored.add(number)
         return total
 
     def _finish(self, stop: str, started: float) -> SearchResult:
         counts, family = self.counts, self.family
-        if counts.cut_by_limit:
-            self.rest.unexplored.update(range(len(family.forms)))
         # a partition may have been looked into only because the best plan was found after it, or at
         # the family's last size
         limit = family.pruning.worth * self.best
@@ -324,12 +324,25 @@ class _Run:
         found.sort(key=lambda plan: (plan.number, turn[plan.place]))
         kept, duplicates = ranked(found, self.instance, family.pruning.keep)
         counts.duplicates = duplicates
-        prove = partial(
-            self.rest.certificate, family, self.instance, self.device, replace(counts), kept
-        )
+        rest = self._rest(limit)
+        costed = {group for together in rest.costed for group in together}
+        counts.cut_by_limit = sum(map(self.costs.left_out, costed))
+        prove = partial(rest.certificate, family, self.instance, self.device, replace(counts), kept)
         seconds = time.perf_counter() - started
         reused = self.instance.rewriting is not None
         return SearchResult(kept, stop, asdict(counts), prove, seconds, reused=reused)
+
+    def _rest(self, limit: float) -> Rest:
+        """What was costed within the limit, and what was not: by that and not by what was costed,
+        which depends on where the search began.
+        """
+        rest = Rest(unexplored=self.unexplored)
+        for place in self.looked:
+            together = self.family.forms[place.form].known[place]
+            if together:
+                within = place in self.passed and self.done[place] <= limit
+                (rest.costed if within else rest.cut).append(together)
+        return rest
 
 
 def _cheapest(options: list[tuple[Costed, ...]]) -> Iterator[tuple[Costed, ...]]:
