@@ -4,6 +4,7 @@ without building structures again, and only where its side conditions hold.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -60,12 +61,14 @@ def fresh(program: Program) -> SearchResult:
 
 
 def same(a: SearchResult, b: SearchResult) -> None:
-    """The same plans in the same order, with the same sizes and times."""
+    """The same plans in the same order, with the same sizes and times, and the same proof."""
     assert [c.sgraph.digest for c in a.candidates] == [c.sgraph.digest for c in b.candidates]
     assert [c.sizes for c in a.candidates] == [c.sizes for c in b.candidates]
     assert [c.estimate for c in a.candidates] == [c.estimate for c in b.candidates]
     assert [c.bound for c in a.candidates] == [c.bound for c in b.candidates]
     assert [c.form.digest for c in a.candidates] == [c.form.digest for c in b.candidates]
+    first, second = (dataclasses.replace(r.certificate, scope="") for r in (a, b))
+    assert first == second
 
 
 def test_ten_batch_sizes_of_attention() -> None:
@@ -83,6 +86,48 @@ def test_ten_batch_sizes_of_attention() -> None:
     assert "split over" in whys[1]
     assert whys[16].startswith("1 ")
     assert "split over" not in whys[16]
+
+
+def qk_norm(b: int) -> Program:
+    shapes = ((2 * b, 256, 64), (2 * b, 64, 4096), (2 * b, 4096, 64))
+    return _program(functions.qk_norm_attention, shapes)
+
+
+def lora(n: int) -> Program:
+    return _program(functions.lora, ((n, 256), (256, 4096), (256, 16), (16, 4096)))
+
+
+def linear(n: int) -> Program:
+    return _program(functions.layer_norm_linear, ((n, 4096), (4096, 6144)))
+
+
+def kernel_sum(n: int) -> Program:
+    return _program(functions.kernel_sum, ((64 * n, 8), (64 * n + 1, 8), (64 * n + 1, 8)))
+
+
+@pytest.mark.parametrize("make", [qk_norm, lora, linear, kernel_sum])
+def test_ten_sizes(make: Callable[[int], Program]) -> None:
+    """The smallest, the largest and what lies between, of a few families at most."""
+    reused = 0
+    for n in (8, 128, 16, 9, 96, 24, 33, 64, 48, 17):
+        program = make(n)
+        result = found(program)
+        reused += result.reused
+        same(result, fresh(program))
+    assert reused >= 7
+
+
+def test_a_search_that_its_budget_ended_is_gone_on_with() -> None:
+    """At another shape, and at its own, where more is found then."""
+    program = gated(8)
+    short = families.search(program, H100, time.perf_counter())
+    assert short.stop == "time budget"
+    assert not short.certificate.complete
+    for again in (gated(16), program):
+        result = found(again)
+        assert result.reused
+        assert result.stop == "complete"
+        same(result, fresh(again))
 
 
 def gated(n: int, dtype: Any = jnp.float16) -> Program:
