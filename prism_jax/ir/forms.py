@@ -187,8 +187,11 @@ class _Counter:
             stack.extend((child, inner) for child in below)
             held = self.tile(node.axes_free, inside, scope)
             same = self._held.get(held.places)
-            factor = held.factor if same is None else maximum(same.factor, held.factor)
-            self._held[held.places] = Monomial(factor, held.columns, held.places)
+            if same is None:
+                self._held[held.places] = held
+            elif same is not held:
+                factor = maximum(same.factor, held.factor)
+                self._held[held.places] = Monomial(factor, held.columns, held.places)
 
     def _depth(self, node: Node, scope: Scope, loops: tuple[Loop, ...]) -> int:
         """How many of the loops a node must be computed inside: 0 for one that is hoisted out of

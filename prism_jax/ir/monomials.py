@@ -19,6 +19,7 @@ import functools
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prism_jax.ir.counts import Number
 from prism_jax.ir.tape import Tape, Traced
@@ -80,27 +81,39 @@ class Total:
     """A sum of monomials."""
 
     def __init__(self) -> None:
-        self._terms: dict[tuple[int, ...], Monomial] = {}
+        self._counts: dict[tuple[Any, ...], list[Any]] = {}
+        """A monomial and how often it was added."""
 
     def add(self, term: Monomial, times: Number = 1) -> None:
         """Adds a monomial a number of times."""
-        places = term.places
-        factor = term.factor * times
-        known = self._terms.get(places)
-        if known is not None:
-            factor = known.factor + factor
-        self._terms[places] = Monomial(factor, term.columns, places)
+        if type(times) is not int:
+            term, times = Monomial(term.factor * times, term.columns, term.places), 1
+        factor = term.factor
+        same = (factor.place,) if type(factor) is Traced else (type(factor), factor)
+        known = self._counts.get((term.places, same))
+        if known is None:
+            self._counts[term.places, same] = [term, times]
+        else:
+            known[1] += times
 
     def number(self) -> Number:
         """The sum."""
-        shapes: dict[int, list[Monomial]] = {}
-        for places in sorted(self._terms):
-            term = self._terms[places]
+        factors: dict[tuple[int, ...], Number] = {}
+        terms: dict[tuple[int, ...], Monomial] = {}
+        for term, times in self._counts.values():
+            factor = term.factor * times
+            known = factors.get(term.places)
+            factors[term.places] = factor if known is None else known + factor
+            terms[term.places] = term
+        shapes: dict[int, list[Number]] = {}
+        for places in sorted(factors):
+            term = terms[places]
             mask = functools.reduce(operator.or_, (c.varies for c in term.columns), 0)
-            shapes.setdefault(mask, []).append(term)
+            number = Monomial(factors[places], term.columns, places).number()
+            shapes.setdefault(mask, []).append(number)
         total: Number = 0
         for mask in sorted(shapes, key=lambda m: (m.bit_count(), m)):
-            total = total + _sum([term.number() for term in shapes[mask]])
+            total = total + _sum(shapes[mask])
         return total
 
 
