@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 __all__ = ["Tape", "Traced", "Values"]
@@ -134,6 +134,8 @@ class Tape:
         self.known: dict[int, int] = {}
         self.products: dict[tuple[Any, ...], Any] = {}
         """For `ir.monomials`."""
+        self.orders: dict[int, list[int]] = {}
+        """For `Values`: what was computed for a number, in order."""
         self._called: dict[tuple[str, int], int] = {}
         self._numbers: dict[tuple[type, Any], int] = {}
 
@@ -270,37 +272,61 @@ class Values:
         return sorted(found)
 
     def _compute(self, root: int, large: list[int]) -> None:
-        """Computes a value, its operands first; `large` is told of those that take much memory. An
+        """Computes a value, its operands first; `large` is told of those that take much memory.
+
+        What was missing when a number was first computed on this tape is mostly what is missing at
+        other sizes.
+        """
+        orders = self.tape.orders
+        order = orders.get(root)
+        if order is None:
+            order = orders[root] = self._missing(root)
+        if not self._fill(order, large):
+            self._fill(self._missing(root), large)
+
+    def everything(self) -> list[Any]:
+        """The value of every place."""
+        self._values += [None] * (len(self.tape) - len(self._values))
+        self._fill(range(len(self.tape)), [])
+        return self._values
+
+    def _fill(self, places: Iterable[int], large: list[int]) -> bool:
+        """Computes what has no value of these places, in order; False if an operand has none. An
         array that nothing else needs is dropped: its memory is at hand for the next one.
         """
         tape, values, uses = self.tape, self._values, self.tape.uses
-        operations, varies = tape.operations, tape.varies
+        operations, varies, arrays = tape.operations, tape.varies, self._arrays
         first, second, third = tape.operands
-        direct = _direct()
-        for place in self._missing(root):
+        direct = _direct() if arrays else {}
+        for place in places:
+            if values[place] is not None:
+                continue
             operation = operations[place]
             if operation is None:
                 values[place] = self._leaf(place)
                 continue
-            x, y = first[place], second[place]
-            if not varies[place] or not self._arrays:
-                if operation is choice:
-                    values[place] = choice(values[x], values[y], values[third[place]])
-                else:
-                    values[place] = operation(values[x], values[y])
+            x, y = values[first[place]], values[second[place]]
+            if x is None or y is None:
+                return False
+            if operation is choice:
+                z = values[third[place]]
+                if z is None:
+                    return False
+            else:
+                z = None
+            if not arrays or not varies[place]:
+                values[place] = operation(x, y) if z is None else choice(x, y, z)
                 continue
             operation = direct.get(operation, operation)
-            if operations[place] is choice:
-                found = operation(values[x], values[y], values[third[place]])
-            else:
-                found = operation(values[x], values[y])
+            found = operation(x, y) if z is None else operation(x, y, z)
             values[place] = found
             if found.nbytes > SMALL_BYTES:
                 large.append(place)
                 self._held += found.nbytes
-                for below in (x, y):
+                for below in (first[place], second[place]):
                     if uses[below] == 1 and varies[below]:
                         self._drop(below)
+        return True
 
     def _drop(self, place: int) -> None:
         found = self._values[place]
