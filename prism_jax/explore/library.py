@@ -57,19 +57,6 @@ class Costed:
         return self._details[1]
 
 
-def library_cost(
-    name: str, stores: tuple[Store, ...], device: Device, sizes: Measures = OWN
-) -> Costed:
-    """One call to XLA for the stores."""
-    return by_library(
-        name,
-        stores,
-        library_seconds(stores, device, sizes),
-        traffic(stores, device, sizes, True),
-        device,
-    )
-
-
 def by_library(
     name: str, stores: tuple[Store, ...], seconds: float, moved: float, device: Device
 ) -> Costed:

@@ -22,7 +22,7 @@ from prism_jax.device import Device
 from prism_jax.explore.closed import OWN, Sizes
 from prism_jax.explore.costs import Costs
 from prism_jax.explore.grouping import groups, joined
-from prism_jax.explore.library import Costed, library_cost
+from prism_jax.explore.library import Costed
 from prism_jax.explore.partition import Counts, Deadline, Group, Structures
 from prism_jax.explore.plans import Found, ranked
 from prism_jax.explore.proof import Rest, floor
@@ -145,10 +145,10 @@ class _Run:
         """
 
     def result(self, started: float) -> SearchResult:
-        family, instance = self.family, self.instance
+        family = self.family
         for number, partitions in enumerate(family.forms):
             program = partitions.form.program
-            costed = library_cost(program.name, program.outputs, self.device, instance.sizes)
+            costed = self.costs.library(family.structures.group(program.name, program.outputs))
             why = "XLA, other form" if number else "XLA"
             self.found.append(Found(number, partitions.form, (costed,), why))
         stop = "complete"
