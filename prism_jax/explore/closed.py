@@ -193,6 +193,12 @@ class Closed:
             work[unit] = work.get(unit, 0) + count
         return replace(form, arithmetic=work)
 
+    @cached_property
+    def _left(self) -> Number | None:
+        """The share of steps that masks leave, if there are any."""
+        cut = cuts(self.kernel) if self.form.masked else None
+        return None if cut is None else self.symbols.left(cut)
+
     def _recorded(
         self, what: Callable[[Form, Device], Any], evaluation: Evaluation, expected: bool = True
     ) -> Any:
@@ -202,8 +208,8 @@ class Closed:
         key = what, evaluation.key
         if key not in self._known:
             form = self._form(evaluation)
-            if expected and form.masked and (cut := cuts(self.kernel)) is not None:
-                form = form.left(self.symbols.left(cut))
+            if expected and self._left is not None:
+                form = form.left(self._left)
             self._known[key] = what(form, evaluation.device)
         return self._known[key]
 
