@@ -117,6 +117,22 @@ def test_ten_sizes(make: Callable[[int], Program]) -> None:
     assert reused >= 7
 
 
+def test_mappings_beyond_the_limit_are_left_out_of_every_certificate() -> None:
+    """Also where the structures are there already, so that none are left out anew."""
+    from prism_jax.explore.family import Family
+    from prism_jax.explore.pruning import Pruning
+    from prism_jax.explore.search import Search
+
+    program = attention(8)
+    family = Search(program, [Form(program)], Pruning(mappings=1), True)
+    for source in (program, attention(2), attention(16), program):
+        instance = Family(family).instance(source)
+        assert instance is not None
+        result = family.at(instance, H100, time.perf_counter() + 60)
+        assert result.statistics["cut_by_limit"] > 0
+        assert not result.certificate.complete
+
+
 def test_a_search_that_its_budget_ended_is_gone_on_with() -> None:
     """At another shape, and at its own, where more is found then."""
     program = gated(8)
