@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prism_jax.ir.counts import Number
-from prism_jax.ir.tape import Tape, Traced
+from prism_jax.ir.tape import PLAIN, Tape, Traced
 
 __all__ = ["Monomial", "Total", "monomial"]
 
@@ -88,11 +88,13 @@ class Total:
         """Adds a monomial a number of times."""
         if type(times) is not int:
             term, times = Monomial(term.factor * times, term.columns, term.places), 1
-        factor = term.factor
-        same = (factor.place,) if type(factor) is Traced else (type(factor), factor)
-        known = self._counts.get((term.places, same))
+        key = term.places, _same(term.factor)
+        known = self._counts.get(key)
         if known is None:
-            self._counts[term.places, same] = [term, times]
+            self._counts[key] = [term, times]
+        elif key[1] is None:
+            factor = known[0].factor * known[1] + term.factor * times
+            self._counts[key] = [Monomial(factor, term.columns, term.places), 1]
         else:
             known[1] += times
 
@@ -115,6 +117,13 @@ class Total:
         for mask in sorted(shapes, key=lambda m: (m.bit_count(), m)):
             total = total + _sum(shapes[mask])
         return total
+
+
+def _same(factor: Number) -> Hashable:
+    """Equal for equal factors; None for arrays and expressions, which are not compared."""
+    if type(factor) is Traced:
+        return factor.place
+    return (type(factor), factor) if isinstance(factor, PLAIN) else None
 
 
 def _sum(numbers: Sequence[Number]) -> Number:
