@@ -150,10 +150,10 @@ class Decisions:
         known = {name: size_of(name, sizes) for name in self.sizes}
         if any(known[name] != size for name, size in self.fixed.items()):
             return False
-        values = Values(self.tape, lambda name: known[name])
-        places = [Traced(self.tape, place) for place in self.answers]
-        answers = zip(values.of(places), self.answers.values(), strict=True)
-        return None not in known.values() and all(found == answer for found, answer in answers)
+        if None in known.values():
+            return False
+        values = Values(self.tape, known.__getitem__).everything()
+        return all(values[place] == answer for place, answer in self.answers.items())
 
 
 _RECORD: ContextVar[Decisions | None] = ContextVar("decisions", default=None)

@@ -69,6 +69,20 @@ def least_estimate(memory: float, work: float, device: Device) -> float:
     return START_S + slowest + (1 - OVERLAP) * (memory + work + WAVE_S - slowest)
 
 
+def least_on_grid(
+    blocks: Number, moved: Number, loaded: Number, work: Number, device: Device
+) -> Number:
+    """As `least_estimate`, of one kernel with so many blocks, which load so many bytes together."""
+    share = minimum(1.0, blocks / device.sm_count)
+    reached = minimum(1.0, share * BLOCK_BANDWIDTH_SHARE)
+    memory = maximum(moved / reached, loaded / (device.l2_bytes_per_s * share))
+    work = work / share
+    if device.kind == "cpu":
+        return maximum(memory, work) + CPU_STEP_S + device.launch_s
+    slowest = maximum(maximum(memory, work), WAVE_S)
+    return START_S + slowest + (1 - OVERLAP) * (memory + work + WAVE_S - slowest)
+
+
 def least_times(form: Form, device: Device) -> tuple[Number, Number]:
     """Seconds of memory and of arithmetic of which the estimate is made, with every block busy. At
     the largest tiles and a single part, where least is read and computed twice, no assignment has

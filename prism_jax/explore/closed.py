@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prism_jax.device import Device
 from prism_jax.explore.bounds import bound, estimate, least_estimate, least_times
 from prism_jax.explore.masked import Cuts, cuts
 from prism_jax.explore.sizes import (
@@ -154,7 +155,8 @@ class Closed:
 
     def __init__(self, kernel: Kernel, symbols: Symbols) -> None:
         self.kernel, self.symbols = kernel, symbols
-        self._recorded: dict[Hashable, tuple[Number, ...]] = {}
+        self._forms: dict[Hashable, Form] = {}
+        self._known: dict[Hashable, Any] = {}
 
     @cached_property
     def _recipes(self) -> dict[str, Recipe]:
@@ -171,12 +173,16 @@ class Closed:
         symbols = self.symbols
         return forms(self.kernel, sizes, symbols.extent, symbols.each, symbols.distinct)
 
-    def _record(self, evaluation: Evaluation) -> tuple[Number, ...]:
-        """Bound and estimate, infinite where an assignment does not fit; and what `least` asks
-        for.
-        """
-        form, device = self.form, evaluation.device
-        if device.kind == "cpu":
+    def _form(self, evaluation: Evaluation) -> Form:
+        """The closed forms with what the device and the instance's precisions change."""
+        form = self._forms.get(evaluation.key)
+        if form is None:
+            form = self._forms[evaluation.key] = self._asked(evaluation)
+        return form
+
+    def _asked(self, evaluation: Evaluation) -> Form:
+        form = self.form
+        if evaluation.device.kind == "cpu":
             sizes = {symbol: column for symbol, (column, _) in self._columns.items()}
             tiles = host_tiles(self.kernel)
             widest = widest_of(tiles, self.kernel, sizes, self.symbols.extent)
@@ -185,19 +191,36 @@ class Closed:
         for unit, count in form.arithmetic.items():
             unit = ("dot", evaluation.asked.operand(unit[1])) if isinstance(unit, tuple) else unit
             work[unit] = work.get(unit, 0) + count
-        form = replace(form, arithmetic=work)
-        fits, least = legal(form, device), bound(form, device)
-        if form.masked and (cut := cuts(self.kernel)) is not None:
-            form = form.left(self.symbols.left(cut))
-        expected = estimate(form, device)
-        times = select(fits, least, math.inf), select(fits, expected, math.inf)
-        return *times, *least_times(form, device)
+        return replace(form, arithmetic=work)
+
+    @cached_property
+    def _left(self) -> Number | None:
+        """The share of steps that masks leave, if there are any."""
+        cut = cuts(self.kernel) if self.form.masked else None
+        return None if cut is None else self.symbols.left(cut)
+
+    def _recorded(
+        self, what: Callable[[Form, Device], Any], evaluation: Evaluation, expected: bool = True
+    ) -> Any:
+        """A number of the form, recorded when it is first asked for. `expected`: of the steps that
+        masks leave.
+        """
+        key = what, evaluation.key
+        if key not in self._known:
+            form = self._form(evaluation)
+            if expected and self._left is not None:
+                form = form.left(self._left)
+            self._known[key] = what(form, evaluation.device)
+        return self._known[key]
+
+    def _fitting(self, seconds: Number, evaluation: Evaluation) -> Number:
+        """Infinite where an assignment does not fit."""
+        return select(self._recorded(legal, evaluation, False), seconds, math.inf)
 
     def at(self, evaluation: Evaluation) -> Times:
         """Times of all legal assignments. A symbol is a dimension, so that what depends on few
         symbols is computed once for all values of the others.
         """
-        least, expected = self._numbers(evaluation)[:2]
         values = {name: evaluation.values(recipe) for name, recipe in self._recipes.items()}
         find = evaluation.of
         if math.prod(map(len, values.values())) > MOST_ASSIGNMENTS:
@@ -209,18 +232,15 @@ class Closed:
             find = evaluation.apart(columns)
 
         def array(number: Number) -> Column:
-            return np.asarray(find(number)[0], np.float64)
+            return np.asarray(find(self._fitting(number, evaluation))[0], np.float64)
 
         places = {name: place for name, (_, place) in self._columns.items()}
-        return Times(values, places, array(expected), lambda: array(least))
+        expected = array(self._recorded(estimate, evaluation))
+        return Times(
+            values, places, expected, lambda: array(self._recorded(bound, evaluation, False))
+        )
 
     def least(self, evaluation: Evaluation) -> float:
         """A lower bound on every estimate, of numbers alone."""
-        memory, work = evaluation.at_least(*self._numbers(evaluation)[2:])
+        memory, work = evaluation.at_least(*self._recorded(least_times, evaluation))
         return least_estimate(memory, work, evaluation.device)
-
-    def _numbers(self, evaluation: Evaluation) -> tuple[Number, ...]:
-        found = self._recorded.get(evaluation.key)
-        if found is None:
-            found = self._recorded[evaluation.key] = self._record(evaluation)
-        return found

@@ -41,6 +41,7 @@ class Costs:
         self._library: dict[Group, Costed] = {}
         self._traffic: dict[Group, float] = {}
         self._floors: dict[Group, float] = {}
+        self._busy: dict[Group, float] = {}
         self._closer: dict[Group, float] = {}
 
     def traffic(self, group: Group) -> float:
@@ -65,15 +66,30 @@ class Costs:
         """
         known = self._ours.get(group)
         if known is None:
-            ours = self._closer.get(group) or self._least(group)
+            ours = self._closer.get(group) or self._floors.get(group) or self._moved(group)
         else:
             ours = known[0].estimate if known else math.inf
         return ours if alone else min(ours, self.library(group).estimate)
 
-    def _least(self, group: Group) -> float:
+    def _moved(self, group: Group) -> float:
+        """By what the group moves and computes, with every block busy."""
+        if group not in self._busy:
+            moved, work = (group.seconds(w, self.evaluation) for w in ("traffic", "work"))
+            self._busy[group] = least_estimate(moved, work, self.device)
+        return self._busy[group]
+
+    def glance(self, group: Group) -> float:
+        """Brings `least` closer by the grids that its stores allow, without any structure."""
         if group not in self._floors:
-            moved, work = (group.seconds(w, self.evaluation) for w in ("traffic", "products"))
-            self._floors[group] = least_estimate(moved, work, self.device)
+            moved = self._moved(group)
+            one = SLACK * group.seconds("one kernel", self.evaluation)
+            split = moved + least_estimate(0.0, 0.0, self.device)
+            found = min(one, split)
+            singles = self._singles(group)
+            if singles:
+                apart = (min(self.glance(s), self.library(s).estimate) for s in singles)
+                found = min(found, sum(apart))
+            self._floors[group] = max(moved, found)
         return self._floors[group]
 
     def known(self, group: Group) -> bool:
@@ -95,7 +111,7 @@ class Costs:
             for one in singles:
                 self.look(one)
             found = min(found, sum(self.least(one, alone=False) for one in singles))
-        self._closer[group] = max(self._least(group), SLACK * found)
+        self._closer[group] = max(self.glance(group), SLACK * found)
 
     # --- ways to compute it
 
@@ -113,8 +129,13 @@ class Costs:
         return self._ours[group]
 
     def lowest(self, group: Group) -> float:
-        """The lowest bound of anything that computes a group that was costed."""
+        """The lowest bound of anything that computes a group."""
+        self.options(group)
         return min([self.library(group).bound, *(c.bound for c in self._every[group])])
+
+    def left_out(self, group: Group) -> int:
+        """How many mappings of a group that was costed were not looked at."""
+        return group.left_out + sum(one.left_out for one in self._singles(group))
 
     def _variants(self, group: Group) -> tuple[Costed, ...]:
         found: dict[Hashable, Costed] = {}

@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING
 
 from prism_jax.device import Device
 from prism_jax.explore.closed import Sizes
-from prism_jax.explore.grouping import kept_dtype, wide
 from prism_jax.explore.pruning import DEFAULT
 from prism_jax.explore.result import SearchResult
 from prism_jax.explore.search import Form, Instance, Place, Search
+from prism_jax.explore.targets import kept_dtype, wide
 from prism_jax.ir.counts import size_of, width
 from prism_jax.ir.leaves import Rewriting
 from prism_jax.ir.nodes import (
@@ -309,9 +309,8 @@ class Families:
         family.chosen.append((_dtypes(program), found.decisions))
         with family.lock:
             result = family.search.at(Instance(program), device, deadline)
-        if result.stop == "complete":  # what the budget ended early is not worth repeating
-            with self._lock:
-                known.append(family)
+        with self._lock:  # also where the budget ended it: the next search goes on from there
+            known.append(family)
         return result
 
     def _again(

@@ -1,185 +1,18 @@
-"""The kernel level: which tensors are written to memory, and which of them one kernel writes.
+"""The kernel level: which of the tensors that are written one kernel writes.
 
-A *partition* of a form is a set of its reductions that are materialised. Every materialised
-reduction and every output is a target; targets that may run side by side, share an operand and
-whose grids match are grouped, so that one kernel may write them all. Targets may also be *joined*:
-a kernel writes what its other stores need, and has it at hand (a softmax's maximum and sum, both
-wanted by the kernels of a gradient).
+Targets that may run side by side, share an operand and whose grids match are grouped, so that one
+kernel may write them all. Targets may also be *joined*: a kernel writes what its other stores need,
+and has it at hand (a softmax's maximum and sum, both wanted by the kernels of a gradient).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from prism_jax.ir.nodes import REAL, Axis, Load, Node, Precision, Reduce, Store, Tensor, at
+from prism_jax.explore.targets import Names, Target
+from prism_jax.ir.nodes import Axis, Node, Store
 from prism_jax.ir.program import Program, contents
-from prism_jax.ir.rewrite import canonical, rebuild, rename_store
-
-
-@dataclass(frozen=True)
-class Target:
-    """A tensor to be written: an output, or a materialised reduction.
-
-    `needs`: the tensors that it is made from. `node`: its value where nothing is materialised;
-    `key`: as a canonical reduction, None for an output.
-    """
-
-    store: Store
-    needs: tuple[str, ...]
-    node: Node
-    key: Node | None = None
-
-    def without(self, materialised: frozenset[Node], names: Names) -> Store:
-        """The store as it is where only these reductions are materialised."""
-        made = _Targets(materialised, names)
-        node = self.node
-        value = made.whole(node) if isinstance(node, Reduce) and self.key else made(node)
-        return replace(self.store, value=value)
-
-
-@dataclass
-class Names:
-    """What stays the same over the partitions of all forms of one search.
-
-    `tensors`: the name of the tensor that a canonical reduction is kept in, so that equal kernels
-    are equal; `equal`: pairs of axes whose sizes were compared, and the answer.
-    """
-
-    compute: str
-    tensors: dict[Node, str] = field(default_factory=dict[Node, str])
-    keys: dict[Node, tuple[Node, tuple[Axis, ...]]] = field(
-        default_factory=dict[Node, tuple[Node, tuple[Axis, ...]]]
-    )
-    equal: dict[tuple[str, str], bool] = field(default_factory=dict[tuple[str, str], bool])
-    made_of: dict[Node, frozenset[Node]] = field(default_factory=dict[Node, frozenset[Node]])
-
-    def canonical(self, node: Node) -> tuple[Node, tuple[Axis, ...]]:
-        """`ir.rewrite.canonical`, remembered."""
-        if node not in self.keys:
-            self.keys[node] = canonical(node)
-        return self.keys[node]
-
-    def below(self, node: Node) -> frozenset[Node]:
-        """The canonical reductions that a term is made of, itself included."""
-        found = self.made_of.get(node)
-        if found is None:
-            found = frozenset(self.canonical(n)[0] for n in contents(node).reductions)
-            self.made_of[node] = found
-        return found
-
-    def same_size(self, a: Axis, b: Axis) -> bool:
-        """Whether two axes have one size; the answer is recorded."""
-        if a.name != b.name:
-            pair = (min(a.name, b.name), max(a.name, b.name))
-            self.equal[pair] = a.size == b.size
-        return a.size == b.size
-
-
-def reductions(program: Program, names: Names) -> tuple[Node, ...]:
-    """The reductions that may be materialised, as canonical terms: one for each tensor, in program
-    order.
-    """
-    found = (names.canonical(n)[0] for n in program.nodes if isinstance(n, Reduce))
-    return tuple(dict.fromkeys(found))
-
-
-def wide(precision: Precision) -> Precision:
-    """The precision of what no equation of the user's makes: nothing rounds its result."""
-    return replace(precision, result=precision.accumulate)
-
-
-def widened(form: Program, own: frozenset[Node], names: Names) -> Program:
-    """The form with the results of reductions that are not the user's own left in the accumulator's
-    dtype. A sum of exponentials that is not divided yet, or a product that is not scaled yet, has a
-    range of its own: in float16 it would overflow where the program does not.
-
-    Args:
-      form: a program that equals the user's.
-      own: the canonical reductions of the user's program.
-      names: of the search.
-    """
-    memo: dict[Node, Node] = {}
-
-    def visit(node: Node) -> Node:
-        if node not in memo:
-            made = rebuild(node, visit)
-            if isinstance(made, Reduce) and made.precision and names.canonical(node)[0] not in own:
-                asked = wide(made.precision)
-                made = Reduce(made.monoid, made.axes, made.body, asked, made.index_sort)
-            memo[node] = made
-        return memo[node]
-
-    outputs = tuple(Store(s.tensor, s.index, visit(s.value)) for s in form.outputs)
-    return form if outputs == form.outputs else replace(form, outputs=outputs)
-
-
-def targets(program: Program, materialised: frozenset[Node], names: Names) -> tuple[Target, ...]:
-    """The stores of a partition in execution order; `materialised` holds canonical reductions."""
-    made = _Targets(materialised, names)
-    for store in program.outputs:
-        value = made(store.value)
-        made.found.append(_target(Store(store.tensor, store.index, value), store.value))
-    return tuple(made.found)
-
-
-class _Targets:
-    """Terms over the tensors that materialised reductions are kept in; `found`: the targets that
-    make those.
-    """
-
-    def __init__(self, materialised: frozenset[Node], names: Names) -> None:
-        self.materialised, self.names = materialised, names
-        self.found: list[Target] = []
-        self._tensors: dict[Node, Tensor] = {}
-        self._memo: dict[Node, Node] = {}
-
-    def __call__(self, node: Node) -> Node:
-        if self.names.below(node).isdisjoint(self.materialised):
-            return node
-        found = self._memo.get(node)
-        if found is None:
-            if isinstance(node, Reduce):
-                key, axes = self.names.canonical(node)
-                if key in self.materialised:
-                    found = self._load(node, key, axes)
-            if found is None:
-                found = rebuild(node, self)
-            self._memo[node] = found
-        return found
-
-    def _load(self, node: Reduce, key: Node, axes: tuple[Axis, ...]) -> Node:
-        tensors, names = self._tensors, self.names
-        if key not in tensors:
-            value = self.whole(node)
-            dtype = kept_dtype(node, names.compute)
-            name = names.tensors.setdefault(key, f"t{len(names.tensors)}")
-            tensors[key] = Tensor(name, tuple(a.size for a in axes), dtype)
-            store = Store(tensors[key], tuple(at(a) for a in axes), value)
-            self.found.append(_target(store, node, key))
-        return Load(tensors[key], tuple(at(a) for a in axes))
-
-    def whole(self, node: Reduce) -> Node:
-        """A reduction that is not materialised itself."""
-        return Reduce(node.monoid, node.axes, self(node.body), node.precision, node.index_sort)
-
-
-def kept_dtype(
-    node: Reduce, compute: str, changed: Mapping[Precision, Precision] | None = None
-) -> str:
-    """What a materialised reduction is kept in: what its equation rounds it to, where precisions
-    have become those that `changed` says.
-    """
-    if node.sort != REAL:
-        return node.sort
-    if node.precision is None:
-        return compute
-    return (changed or {}).get(node.precision, node.precision).result
-
-
-def _target(store: Store, node: Node, key: Node | None = None) -> Target:
-    names = dict.fromkeys(load.tensor.name for load in contents(store.value).loads)
-    return Target(store, tuple(names), node, key)
+from prism_jax.ir.rewrite import rename_store
 
 
 @dataclass
@@ -249,7 +82,7 @@ class _Grouping:
             if group.depth != depth:
                 continue
             both = first.tensor in self.outputs and target.store.tensor in self.outputs
-            renamed = _alike(first, target.store, self.names, both)
+            renamed = _matched(self.names, first, target.store, both)
             if renamed is not None:
                 group.add(renamed, target.key)
                 return group
@@ -268,12 +101,20 @@ class _Grouping:
             if any(self.level.get(n, 0) > group.depth for n in others):
                 continue
             store = target.without(self.materialised - group.keys, self.names)
-            renamed = _alike(group.stores[0], store, self.names, False)
+            renamed = _matched(self.names, group.stores[0], store, False)
             if renamed is not None:
                 group.add(renamed, target.key)
                 self.joined = True
                 return group
         return None
+
+
+def _matched(names: Names, first: Store, other: Store, outputs: bool) -> Store | None:
+    """`_alike`, remembered."""
+    key = (first, other, outputs)
+    if key not in names.beside:
+        names.beside[key] = _alike(first, other, names, outputs)
+    return names.beside[key]
 
 
 def _alike(first: Store, other: Store, names: Names, outputs: bool) -> Store | None:

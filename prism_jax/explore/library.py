@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from prism_jax.device import Device
-from prism_jax.explore.bounds import DOT_SHARE, least_launch, unit_of
+from prism_jax.explore.bounds import least_launch
 from prism_jax.explore.closed import OWN
-from prism_jax.explore.masked import possible
 from prism_jax.explore.symbols import Measures
 from prism_jax.ir.counts import Number, certain_loads, maximum, minimum
-from prism_jax.ir.nodes import Axis, Load, Node, Pointwise, Reduce, Store, Tensor
+from prism_jax.ir.nodes import Load, Node, Pointwise, Reduce, Store, Tensor
 from prism_jax.ir.ops import OPS
 from prism_jax.ir.product import product_of
 from prism_jax.ir.program import loads_of, reductions_of
@@ -58,19 +57,6 @@ class Costed:
         return self._details[1]
 
 
-def library_cost(
-    name: str, stores: tuple[Store, ...], device: Device, sizes: Measures = OWN
-) -> Costed:
-    """One call to XLA for the stores."""
-    return by_library(
-        name,
-        stores,
-        library_seconds(stores, device, sizes),
-        traffic(stores, device, sizes, True),
-        device,
-    )
-
-
 def by_library(
     name: str, stores: tuple[Store, ...], seconds: float, moved: float, device: Device
 ) -> Costed:
@@ -90,7 +76,7 @@ def library_seconds(stores: tuple[Store, ...], device: Device, sizes: Measures =
         for part in sizes.once(("pass", node), lambda n=node: _pass(n, device, sizes)):
             total = total + part
     written = sum(_stored(s, sizes) for s in stores)
-    last = sum(_bytes(n, sizes) for n in _leaves([s.value for s in stores]))
+    last = sum(_bytes(n, sizes) for n in leaves([s.value for s in stores]))
     if not all(isinstance(s.value, Reduce) for s in stores):
         total = total + (written + last) / device.dram_bytes_per_s + device.launch_s
     return total
@@ -99,7 +85,7 @@ def library_seconds(stores: tuple[Store, ...], device: Device, sizes: Measures =
 def _pass(node: Reduce, device: Device, sizes: Measures) -> tuple[Number, ...]:
     """Seconds of one reduction: pointwise work that nothing hides, the pass itself, launches."""
     flops = 2.0 * math.prod(sizes.extent(a) for a in node.body.axes_free)
-    moved = sum(_bytes(n, sizes) for n in _leaves([node.body])) + _elements(node, sizes) * 4.0
+    moved = sum(_bytes(n, sizes) for n in leaves([node.body])) + elements(node, sizes) * 4.0
     launches = 1
     product = product_of(node.monoid, node.body, node.axes)
     if product is not None:
@@ -108,7 +94,7 @@ def _pass(node: Reduce, device: Device, sizes: Measures) -> tuple[Number, ...]:
         rate = device.rate("f16" if half else "tf32") * 0.7
         for factor in node.body.children:
             if not isinstance(factor, Load | Reduce):
-                moved += _elements(factor, sizes) * (4.0 if half else 8.0)
+                moved += elements(factor, sizes) * (4.0 if half else 8.0)
                 launches += 1
     else:
         rate = device.rate("f32")
@@ -130,7 +116,7 @@ def _pointwise(root: Node, device: Device, sizes: Measures) -> Number:
         seen.add(node)
         if isinstance(node, Pointwise) and OPS[node.op].cost != "free":
             unit = "special" if OPS[node.op].cost == "special" else "f32"
-            total = total + _elements(node, sizes) / device.rate(unit)
+            total = total + elements(node, sizes) / device.rate(unit)
         stack.extend(node.children)
     return total
 
@@ -152,43 +138,12 @@ def traffic(
     return (written + sum(read.values())) / device.dram_bytes_per_s
 
 
-def products(stores: tuple[Store, ...], device: Device, sizes: Measures = OWN) -> Number:
-    """Seconds that matrix units need for the products that any kernel for these stores computes, at
-    the share of their rate that is reached. Only products that no cascade can shrink count: every
-    axis of a side stands beside a summed one in some operand. Of the steps of a loop those count
-    that the mask leaves that cuts most.
-    """
-    total: Number = 0.0
-    for node in reductions_of(s.value for s in stores):
-        total = total + sizes.once(("product", node), lambda n=node: _product(n, device, sizes))
-    left: Number = 1.0
-    for cut in possible(stores):
-        left = minimum(left, sizes.left(cut))
-    return total * left
-
-
-def _product(node: Reduce, device: Device, sizes: Measures) -> Number:
-    product = product_of(node.monoid, node.body, node.axes)
-    if product is None:
-        return 0.0
-    tied: set[Axis] = set()
-    for leaf in _leaves([*product.left, *product.right]):
-        if not set(node.axes).isdisjoint(leaf.axes_free):
-            tied.update(leaf.axes_free)
-    every = (*product.batch, *product.m, *product.k, *product.n)
-    if not tied.issuperset(every):
-        return 0.0
-    asked = sizes.operand(node.precision.operand) if node.precision else "float32"
-    rate = device.rate(unit_of(("dot", asked))) * DOT_SHARE
-    return 2.0 * math.prod(sizes.extent(a) for a in every) / rate
-
-
 def _stored(store: Store, sizes: Measures) -> Number:
     axes = dict.fromkeys(a for i in store.index for a in i.axes_free)
     return math.prod(sizes.extent(a) for a in axes) * sizes.each(store.tensor)
 
 
-def _leaves(roots: list[Node]) -> list[Load | Reduce]:
+def leaves(roots: list[Node]) -> list[Load | Reduce]:
     """The loads and reductions that terms are made of, not what is inside those reductions."""
     found: dict[Load | Reduce, None] = {}
     stack, seen = list(roots), set[Node]()
@@ -204,12 +159,13 @@ def _leaves(roots: list[Node]) -> list[Load | Reduce]:
     return list(found)
 
 
-def _elements(node: Node, sizes: Measures) -> Number:
+def elements(node: Node, sizes: Measures) -> Number:
+    """How many elements a term has."""
     return math.prod(sizes.extent(a) for a in node.axes_free)
 
 
 def _bytes(load: Load | Reduce, sizes: Measures) -> Number:
-    once = _elements(load, sizes)
+    once = elements(load, sizes)
     if isinstance(load, Reduce):
         return once * 4.0
     whole = sizes.elements(load.tensor)

@@ -12,14 +12,17 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from prism_jax.device import Device
 from prism_jax.explore.closed import Closed
-from prism_jax.explore.library import library_seconds, products, traffic
+from prism_jax.explore.floors import one_kernel, work
+from prism_jax.explore.library import library_seconds, traffic
 from prism_jax.explore.mapping import Condition, mappings
 from prism_jax.explore.pruning import Pruning
 from prism_jax.explore.split import split
 from prism_jax.explore.structure import KernelBuilder, Unfit
-from prism_jax.explore.symbols import Evaluation, Measures, Symbols
+from prism_jax.explore.symbols import Asked, Evaluation, Symbols
 from prism_jax.ir.counts import Number
 from prism_jax.ir.nodes import Axis, Store
 from prism_jax.ir.sgraph import Kernel
@@ -31,9 +34,9 @@ class Counts:
 
     `cut_by_bound`: partitions whose bound is no better than a measured time (sound).
     `cut_by_model`: partitions cut against the best estimate. `cut_by_limit`: mappings beyond the
-    limit. `cut_by_climbing`: sets of reductions that local search passed over. `cut_by_time`: those
-    that the budget left. `crowded_out`: structures of a group beyond its limit. `reopened`:
-    partitions cut at the family's last size and not at this one.
+    limit, of the groups that were costed. `cut_by_climbing`: sets of reductions that local search
+    passed over. `cut_by_time`: those that the budget left. `crowded_out`: structures of a group
+    beyond its limit. `reopened`: partitions cut at the family's last size and not at this one.
     """
 
     kernels: int = 0
@@ -75,27 +78,31 @@ class Variant:
 
 @dataclass(eq=False)
 class Group:
-    """Stores that are computed together. `variants` are made when they are first asked for."""
+    """Stores that are computed together. `variants` are made when they are first asked for;
+    `left_out`: how many mappings were then beyond the limit.
+    """
 
     name: str
     stores: tuple[Store, ...]
     variants: tuple[Variant, ...] | None = None
+    left_out: int = 0
     recorded: dict[Hashable, Number] = field(default_factory=dict[Hashable, Number])
 
     def seconds(self, what: str, evaluation: Evaluation) -> float:
-        """One of `_SECONDS`, recorded when it is first asked for."""
+        """One of `_SECONDS`, recorded when it is first asked for; the least, if it has many."""
         key = what, evaluation.key
         number = self.recorded.get(key)
         if number is None:
             number = _SECONDS[what](self.stores, evaluation.device, evaluation.asked)
             self.recorded[key] = number
         [found] = evaluation.of(number)
-        return float(found)
+        return float(np.min(found))
 
 
-_SECONDS: Mapping[str, Callable[[tuple[Store, ...], Device, Measures], Number]] = {
+_SECONDS: Mapping[str, Callable[[tuple[Store, ...], Device, Asked], Number]] = {
     "library": library_seconds,
-    "products": products,
+    "work": work,
+    "one kernel": one_kernel,
     "traffic": traffic,
     "certain traffic": lambda stores, device, sizes: traffic(stores, device, sizes, True),
 }
@@ -132,15 +139,14 @@ class Structures:
         """The group's structures. Raises `Deadline`, and then has none yet."""
         if group.variants is None:
             found: list[Variant] = []
-
-            def left_out(count: int) -> None:
-                counts.cut_by_limit += count
-
-            for roles in mappings(group.stores, self.pruning.mappings, self.conditions, left_out):
+            beyond: list[int] = []
+            for roles in mappings(
+                group.stores, self.pruning.mappings, self.conditions, beyond.append
+            ):
                 if time.perf_counter() > deadline:
                     raise Deadline
                 found += self._fusions(group, roles, counts)
-            group.variants = tuple(found)
+            group.variants, group.left_out = tuple(found), sum(beyond)
         return group.variants
 
     def _fusions(self, group: Group, roles: dict[Axis, str], counts: Counts) -> Iterable[Variant]:

@@ -92,10 +92,15 @@ class SearchResult:
     candidates: tuple[Candidate, ...]
     stop: str
     statistics: Mapping[str, int]
-    certificate: Certificate
+    prove: Callable[[], Certificate] = field(repr=False, compare=False)
     seconds: float
     saturation: Mapping[str, object] = field(default_factory=dict[str, object])
     reused: bool = False
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """What is proved about everything else; found when it is first asked for."""
+        return self.prove()
 
     @property
     def sgraphs(self) -> tuple[SGraph, ...]:

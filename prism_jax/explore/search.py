@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from prism_jax.device import Device
-from prism_jax.explore.bounds import least_launch
 from prism_jax.explore.closed import OWN, Sizes
 from prism_jax.explore.costs import Costs
-from prism_jax.explore.grouping import Names, groups, joined, reductions, targets, widened
-from prism_jax.explore.library import Costed, library_cost, traffic
+from prism_jax.explore.grouping import groups, joined
+from prism_jax.explore.library import Costed
 from prism_jax.explore.partition import Counts, Deadline, Group, Structures
 from prism_jax.explore.plans import Found, ranked
+from prism_jax.explore.proof import Rest, floor
 from prism_jax.explore.pruning import DEFAULT, Pruning
-from prism_jax.explore.result import Certificate, SearchResult
+from prism_jax.explore.result import SearchResult
+from prism_jax.explore.targets import Names, reductions, targets, widened
 from prism_jax.ir.leaves import Rewriting
 from prism_jax.ir.nodes import Node
 from prism_jax.ir.program import Program
@@ -105,13 +108,15 @@ class Search:
         self.forms = [_Partitions(form, reductions(form.program, self.names)) for form in forms]
         self.hint: Place | None = None
         """Where the last best plan was found."""
+        self.lock = threading.RLock()
 
     def at(
         self, instance: Instance, device: Device, deadline: float, incumbent: float | None = None
     ) -> SearchResult:
         """The search at an instance's sizes. `deadline`: as `time.perf_counter` counts."""
         started = time.perf_counter()
-        return _Run(self, instance, device, deadline, incumbent).result(started)
+        with self.lock:
+            return _Run(self, instance, device, deadline, incumbent).result(started)
 
 
 class _Run:
@@ -127,8 +132,11 @@ class _Run:
         self.costs = Costs(family.structures, device, instance.sizes, self.counts, deadline)
         self.found: list[Found] = []
         self.best, self.place = math.inf, family.hint
-        self.lowest = math.inf  # bound of the best thing that was cut or not looked at
+        self.unexplored = set[int]()
+        """Numbers of forms of which something was not looked at."""
         self.done: dict[Place, float] = {}
+        self.looked: dict[Place, None] = {}
+        """The partitions whose turn came. (`done` may hold the family's last best before that.)"""
         self.passed: dict[Place, int] = {}
         """The partitions that were within the limit when their turn came."""
         self.reached = math.inf
@@ -137,10 +145,10 @@ class _Run:
         """
 
     def result(self, started: float) -> SearchResult:
-        family, instance = self.family, self.instance
+        family = self.family
         for number, partitions in enumerate(family.forms):
             program = partitions.form.program
-            costed = library_cost(program.name, program.outputs, self.device, instance.sizes)
+            costed = self.costs.library(family.structures.group(program.name, program.outputs))
             why = "XLA, other form" if number else "XLA"
             self.found.append(Found(number, partitions.form, (costed,), why))
         stop = "complete"
@@ -162,7 +170,7 @@ class _Run:
         if len(keys) > self.family.pruning.exhaustive_up_to:
             self._climb(number, keys)
             self.counts.cut_by_climbing += 2 ** len(keys) - self._visited(number)
-            self._unexplored(number)
+            self.unexplored.add(number)
             return
         for count in range(len(keys) + 1):
             for chosen in itertools.combinations(keys, count):
@@ -190,8 +198,9 @@ class _Run:
 
     def _set(self, number: int, materialised: frozenset[Node], limit: float) -> float:
         """The best estimate for a set of materialised reductions, infinite beyond the limit."""
-        places = (Place(number, materialised, join) for join in (False, True))
+        places = [Place(number, materialised, join) for join in (False, True)]
         costs = {place: self._partition(place, limit) for place in places}
+        self.looked.update(dict.fromkeys(places))
         within = {place: cost for place, cost in costs.items() if cost <= limit}
         for place in within:
             self.passed.setdefault(place, len(self.passed))
@@ -201,7 +210,7 @@ class _Run:
 
     def _visited(self, number: int) -> int:
         """How many sets of a form's reductions were looked at."""
-        return len({place.materialised for place in self.done if place.form == number})
+        return len({place.materialised for place in self.looked if place.form == number})
 
     def _partition(self, place: Place, limit: float) -> float:
         """The best estimate for a partition, whose candidates are found; infinite if it is surely
@@ -216,19 +225,19 @@ class _Run:
     def _look(self, place: Place, limit: float) -> float:
         partitions = self.family.forms[place.form]
         if place not in partitions.known:
-            partitions.known[place] = self._groups(partitions, place)
+            self._groups(partitions, place)
         together = partitions.known[place]
         if not together:
             return math.inf
         self.counts.partitions += 1
         alone = not place.materialised
-        floor = sum(self.costs.traffic(g) + least_launch(self.device) for g in together)
-        if self.incumbent is not None and floor >= self.incumbent:
+        if self.incumbent is not None and self.incumbent <= floor(
+            self.costs, together, self.device
+        ):
             self.counts.cut_by_bound += 1
             return math.inf
         if not self._worth(together, alone, limit):
             self.counts.cut_by_model += 1
-            self.lowest = min(self.lowest, floor)
             partitions.cut.add(place)
             return math.inf
         if place in partitions.cut:
@@ -237,7 +246,6 @@ class _Run:
         options = [
             (*self.costs.options(g), *(() if alone else (self.costs.library(g),))) for g in together
         ]
-        self.lowest = min(self.lowest, sum(self.costs.lowest(g) for g in together))
         if not all(options):
             return math.inf
         cost = sum(min(c.estimate for c in group) for group in options)
@@ -262,6 +270,10 @@ class _Run:
         if too_much():
             return False
         for group in together:
+            costs.glance(group)
+        if too_much():
+            return False
+        for group in together:
             if costs.known(group):
                 costs.look(group)
         if too_much():
@@ -273,17 +285,19 @@ class _Run:
                     return False
         return True
 
-    def _groups(self, partitions: _Partitions, place: Place) -> tuple[Group, ...]:
+    def _groups(self, partitions: _Partitions, place: Place) -> None:
+        """Finds the groups of a set's partitions: with kernels apart, and joined."""
+        number, materialised = place.form, place.materialised
         program, names = partitions.form.program, self.family.names
-        made = targets(program, place.materialised, names)
-        together = (joined if place.joined else groups)(program, made, names)
-        several = bool(place.materialised)
-        return tuple(
-            self.family.structures.group(
-                f"{program.name}_{stores[0].tensor.name}" if several else program.name, stores
+        made = targets(program, materialised, names)
+        for join, grouped in ((False, groups), (True, joined)):
+            partitions.known[Place(number, materialised, join)] = tuple(
+                self.family.structures.group(
+                    f"{program.name}_{stores[0].tensor.name}" if materialised else program.name,
+                    stores,
+                )
+                for stores in grouped(program, made, names) or ()
             )
-            for stores in together or ()
-        )
 
     # --- what is known at the end
 
@@ -294,20 +308,11 @@ class _Run:
             left = 2 ** len(partitions.keys) - self._visited(number)
             total += left
             if left:
-                self._unexplored(number)
+                self.unexplored.add(number)
         return total
 
-    def _unexplored(self, number: int) -> None:
-        """Of what was not looked at, only this is known: it moves the form's inputs and outputs."""
-        outputs = self.family.forms[number].form.program.outputs
-        moved = traffic(outputs, self.device, self.instance.sizes, certain=True)
-        self.lowest = min(self.lowest, moved + least_launch(self.device))
-
     def _finish(self, stop: str, started: float) -> SearchResult:
-        counts, family, program = self.counts, self.family, self.instance.program
-        if counts.cut_by_limit:
-            for number in range(len(family.forms)):
-                self._unexplored(number)
+        counts, family = self.counts, self.family
         # a partition may have been looked into only because the best plan was found after it, or at
         # the family's last size
         limit = family.pruning.worth * self.best
@@ -319,27 +324,25 @@ class _Run:
         found.sort(key=lambda plan: (plan.number, turn[plan.place]))
         kept, duplicates = ranked(found, self.instance, family.pruning.keep)
         counts.duplicates = duplicates
-        left = counts.cut_by_limit + counts.cut_by_climbing + counts.cut_by_time
-        floor = traffic(program.outputs, self.device, certain=True)
-        others = (c.bound for c in kept[1:])
-        lowest = max(floor, min([self.lowest, *others], default=floor))
-        scope = f"{len(family.forms)} forms, mappings of one loop level, powers of two"
-        if self.instance.rewriting is not None:
-            scope += ", forms as at the family's first size"
-        certificate = Certificate(
-            scope=scope,
-            complete=not left,
-            floor=floor,
-            best_bound=lowest,
-            heuristic_cuts=left + counts.cut_by_model,
-            saturated=family.saturated,
-            incumbent="model",
-            gap=max(1.0, kept[0].estimate / lowest),
-            floor_gap=kept[0].estimate / floor,
-        )
+        rest = self._rest(limit)
+        costed = {group for together in rest.costed for group in together}
+        counts.cut_by_limit = sum(map(self.costs.left_out, costed))
+        prove = partial(rest.certificate, family, self.instance, self.device, replace(counts), kept)
         seconds = time.perf_counter() - started
         reused = self.instance.rewriting is not None
-        return SearchResult(kept, stop, asdict(counts), certificate, seconds, reused=reused)
+        return SearchResult(kept, stop, asdict(counts), prove, seconds, reused=reused)
+
+    def _rest(self, limit: float) -> Rest:
+        """What was costed within the limit, and what was not: by that and not by what was costed,
+        which depends on where the search began.
+        """
+        rest = Rest(unexplored=self.unexplored)
+        for place in self.looked:
+            together = self.family.forms[place.form].known[place]
+            if together:
+                within = place in self.passed and self.done[place] <= limit
+                (rest.costed if within else rest.cut).append(together)
+        return rest
 
 
 def _cheapest(options: list[tuple[Costed, ...]]) -> Iterator[tuple[Costed, ...]]:

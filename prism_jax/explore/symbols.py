@@ -200,7 +200,7 @@ class Evaluation:
         """What recorded numbers may depend on beside sizes."""
         self.asked = Asked(symbols, operands, self.key)
         self._values = Values(symbols.tape, lambda name: symbols.leaves[name](self))
-        self._largest = Values(symbols.tape, self._extreme)
+        self._largest = Values(symbols.tape, self._extreme, arrays=False)
         self._lists: dict[Recipe, list[int]] = {}
 
     def values(self, recipe: Recipe) -> list[int]:

@@ -125,6 +125,8 @@ def _positions(index: Index, axes: list[Axis], extent: Callable[[Axis], Number])
 
 def minimum(a: Number, b: Number) -> Number:
     """The smaller of two numbers of any kind."""
+    if type(a) is Traced:
+        return a.minimum(b)
     if isinstance(a, PLAIN) and isinstance(b, PLAIN):
         return min(a, b)
     return _extreme("minimum", "Min", a, b)
@@ -132,6 +134,8 @@ def minimum(a: Number, b: Number) -> Number:
 
 def maximum(a: Number, b: Number) -> Number:
     """The larger of two numbers of any kind."""
+    if type(a) is Traced:
+        return a.maximum(b)
     if isinstance(a, PLAIN) and isinstance(b, PLAIN):
         return max(a, b)
     return _extreme("maximum", "Max", a, b)

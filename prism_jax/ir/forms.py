@@ -25,7 +25,7 @@ a loop binds again inside the grid's own axis range over all their values, in ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prism_jax.ir.counts import Number, ceil_div, certain_loads, distinct, maximum, width
@@ -34,7 +34,6 @@ from prism_jax.ir.monomials import Monomial, Total, monomial
 from prism_jax.ir.nodes import (
     REAL,
     Axis,
-    Carried,
     Load,
     Node,
     Pointwise,
@@ -70,7 +69,7 @@ class _Counter:
         self._executed: dict[object, Monomial] = {}
         self._tiles: dict[object, Monomial] = {}
         self._held: dict[tuple[int, ...], Monomial] = {}
-        self._depths: dict[int, dict[tuple[Node, Scope], int]] = {}
+        self._names: dict[int, frozenset[str]] = {}
         self.grid = {g.axis: self.value(g.tile) for g in kernel.grid}
         self.split = next((q for q in kernel.all_loops if q.split is not None), None)
         self.bindable = frozenset(self.grid) | {loop.axis for loop in kernel.all_loops}
@@ -132,7 +131,8 @@ class _Counter:
     def _factors(
         self, axes: tuple[Axis, ...], inside: tuple[Loop, ...], around: tuple[Loop, ...],
         scope: Scope,
-    ) -> Iterator[Number]:  # fmt: skip
+    ) -> list[Number]:  # fmt: skip
+        found: list[Number] = []
         looped = {loop.axis: loop for loop in inside}
         split = next((loop for loop in around if loop is self.split), None)
         for axis in self.grid:
@@ -140,17 +140,18 @@ class _Counter:
                 if all(
                     loop is not split for loop in inside
                 ):  # else its blocks share the loop's steps
-                    yield self.runs(split)
+                    found.append(self.runs(split))
             elif axis in axes and axis not in scope and axis not in looped:
-                yield self.extent(axis)
+                found.append(self.extent(axis))
             else:
-                yield self.blocks(axis)
+                found.append(self.blocks(axis))
         for axis, loop in looped.items():
             bound = axis in axes and axis not in scope
-            yield self.extent(axis) if bound else self.steps(loop)
+            found.append(self.extent(axis) if bound else self.steps(loop))
         for axis in axes:
             if axis in scope or (axis not in self.grid and axis not in looped):
-                yield self.extent(axis)
+                found.append(self.extent(axis))
+        return found
 
     def tile(self, axes: tuple[Axis, ...], loops: tuple[Loop, ...], scope: Scope) -> Monomial:
         """Elements of one block's tile of a node."""
@@ -166,13 +167,12 @@ class _Counter:
 
     def count(self, root: Node, loops: tuple[Loop, ...], scope: Scope = NOTHING) -> None:
         """Counts a term that is needed in every step of these loops, and all that it is made of."""
-        memo = self._depths.setdefault(id(loops[-1]) if loops else 0, {})
         stack = [(root, scope)]
         while stack:
             node, scope = stack.pop()
             if scope:
                 scope = scope.intersection(node.axes_free)
-            inside = loops[: self._depth(node, scope, loops, memo)]
+            inside = loops[: self._depth(node, scope, loops)]
             innermost = id(inside[-1]) if inside else 0  # a loop stands for its outer ones
             key = (node, innermost, scope)
             if key in self.seen:
@@ -187,34 +187,35 @@ class _Counter:
             stack.extend((child, inner) for child in below)
             held = self.tile(node.axes_free, inside, scope)
             same = self._held.get(held.places)
-            factor = held.factor if same is None else maximum(same.factor, held.factor)
-            self._held[held.places] = Monomial(factor, held.columns)
+            if same is None:
+                self._held[held.places] = held
+            elif same is not held:
+                factor = maximum(same.factor, held.factor)
+                self._held[held.places] = Monomial(factor, held.columns, held.places)
 
-    def _depth(
-        self, node: Node, scope: Scope, loops: tuple[Loop, ...], memo: dict[tuple[Node, Scope], int]
-    ) -> int:
+    def _depth(self, node: Node, scope: Scope, loops: tuple[Loop, ...]) -> int:
         """How many of the loops a node must be computed inside: 0 for one that is hoisted out of
-        all.
+        all. What is below it depends on no other loop, since what a reduction binds is in scope.
         """
-        if not loops:
-            return 0
-        key = (node, scope)
-        known = memo.get(key)
-        if known is not None:
-            return known
-        found = 0
-        if isinstance(node, Carried):
-            for n, loop in enumerate(loops):
-                if _carries(loop, node.accumulator):
-                    found = n + 1
-        else:
-            inner = self.within(node, scope)
-            for child in node.index_nodes if isinstance(node, Load) else node.children:
-                found = max(found, self._depth(child, inner, loops, memo))
-        for n, loop in enumerate(loops):
-            if n >= found and loop.axis in node.axes_free and loop.axis not in scope:
-                found = n + 1
-        memo[key] = found
+        axes = node.axes_free
+        carried = contents(node).carried if loops else ()
+        for n in range(len(loops), 0, -1):
+            loop = loops[n - 1]
+            if loop.axis in axes and loop.axis not in scope:
+                return n
+            if carried:
+                names = self._carried(loop)
+                if any(one.accumulator in names for one in carried):
+                    return n
+        return 0
+
+    def _carried(self, loop: Loop) -> frozenset[str]:
+        """The accumulators of a loop, and of those that run inside its steps."""
+        found = self._names.get(id(loop))
+        if found is None:
+            inner = (a for q in loop.inner for a in q.accumulators)
+            found = frozenset(a.name for a in (*loop.accumulators, *inner))
+            self._names[id(loop)] = found
         return found
 
     def within(self, node: Node, scope: Scope) -> Scope:
@@ -326,12 +327,6 @@ class _Counter:
 
 def _union(*groups: tuple[Axis, ...]) -> tuple[Axis, ...]:
     return tuple(dict.fromkeys(axis for group in groups for axis in group))
-
-
-def _carries(loop: Loop, accumulator: str) -> bool:
-    """Whether the loop, or one that runs inside its steps, has an accumulator of this name."""
-    inner = (a for q in loop.inner for a in q.accumulators)
-    return any(a.name == accumulator for a in (*loop.accumulators, *inner))
 
 
 def forms(

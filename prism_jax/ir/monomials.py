@@ -17,29 +17,30 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prism_jax.ir.counts import Number
-from prism_jax.ir.tape import Traced
+from prism_jax.ir.tape import PLAIN, Tape, Traced
 
 __all__ = ["Monomial", "Total", "monomial"]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Monomial:
     """`factor` times the product of `columns`, which are recorded and sorted by their `places`."""
 
     factor: Number
     columns: tuple[Traced, ...] = ()
-
-    @property
-    def places(self) -> tuple[int, ...]:
-        return tuple(column.place for column in self.columns)
+    places: tuple[int, ...] = ()
 
     def number(self) -> Number:
         """The product."""
-        return functools.reduce(operator.mul, sorted(self.columns, key=_breadth), self.factor)
+        columns = self.columns
+        if len(columns) > 1:
+            columns = sorted(columns, key=_breadth)
+        return functools.reduce(operator.mul, columns, self.factor)
 
 
 def _breadth(column: Traced) -> tuple[int, int]:
@@ -47,50 +48,82 @@ def _breadth(column: Traced) -> tuple[int, int]:
     return column.varies.bit_count(), column.place
 
 
-def _place(number: Traced) -> int:
-    return number.place
-
-
 def monomial(factors: Iterable[Number]) -> Monomial:
-    """The product of some factors."""
+    """The product of some factors; recorded ones with equal factors are made once."""
     plain: Number = 1
-    fixed, columns = list[Traced](), list[Traced]()
+    places: list[int] = []
+    tape: Tape | None = None
     for factor in factors:
-        if isinstance(factor, Traced):
-            (columns if factor.varies else fixed).append(factor)
+        if type(factor) is Traced:
+            tape = factor.tape
+            places.append(factor.place)
         else:
             plain = plain * factor
+    if tape is None:
+        return Monomial(plain)
+    places.sort()
+    key = (type(plain), plain, *places)
+    found = tape.products.get(key)
+    if found is None:
+        found = tape.products[key] = _product(tape, places, plain)
+    return found
+
+
+def _product(tape: Tape, places: Sequence[int], plain: Number) -> Monomial:
+    fixed = [Traced(tape, place) for place in places if not tape.varies[place]]
+    columns = tuple(Traced(tape, place) for place in places if tape.varies[place])
     if fixed:
-        plain = functools.reduce(operator.mul, sorted(fixed, key=_place)) * plain
-    return Monomial(plain, tuple(sorted(columns, key=_place)))
+        plain = functools.reduce(operator.mul, fixed) * plain
+    return Monomial(plain, columns, tuple(column.place for column in columns))
 
 
 class Total:
     """A sum of monomials."""
 
     def __init__(self) -> None:
-        self._terms: dict[tuple[int, ...], Monomial] = {}
+        self._counts: dict[tuple[Any, ...], list[Any]] = {}
+        """A monomial and how often it was added."""
 
     def add(self, term: Monomial, times: Number = 1) -> None:
         """Adds a monomial a number of times."""
-        places = term.places
-        factor = term.factor * times
-        known = self._terms.get(places)
-        if known is not None:
-            factor = known.factor + factor
-        self._terms[places] = Monomial(factor, term.columns)
+        if type(times) is not int:
+            term, times = Monomial(term.factor * times, term.columns, term.places), 1
+        key = term.places, _same(term.factor)
+        known = self._counts.get(key)
+        if known is None:
+            self._counts[key] = [term, times]
+        elif key[1] is None:
+            factor = known[0].factor * known[1] + term.factor * times
+            self._counts[key] = [Monomial(factor, term.columns, term.places), 1]
+        else:
+            known[1] += times
 
     def number(self) -> Number:
         """The sum."""
-        shapes: dict[int, list[Monomial]] = {}
-        for places in sorted(self._terms):
-            term = self._terms[places]
+        factors: dict[tuple[int, ...], Number] = {}
+        terms: dict[tuple[int, ...], Monomial] = {}
+        for term, times in self._counts.values():
+            factor = term.factor * times
+            known = factors.get(term.places)
+            factors[term.places] = factor if known is None else known + factor
+            terms[term.places] = term
+        shapes: dict[int, list[Number]] = {}
+        for places in sorted(factors):
+            term = terms[places]
             mask = functools.reduce(operator.or_, (c.varies for c in term.columns), 0)
-            shapes.setdefault(mask, []).append(term)
+            number = Monomial(factors[places], term.columns, places).number()
+            shapes.setdefault(mask, []).append(number)
         total: Number = 0
         for mask in sorted(shapes, key=lambda m: (m.bit_count(), m)):
-            total = total + _sum([term.number() for term in shapes[mask]])
+            total = total + _sum(shapes[mask])
         return total
+
+
+def _same(factor: Number) -> Hashable:
+    """Equal for equal factors; None for arrays and expressions, which are not compared."""
+    if type(factor) is Traced:
+        return factor.place
+    return (type(factor), factor) if isinstance(factor, PLAIN) else None
 
 
 def _sum(numbers: Sequence[Number]) -> Number:

@@ -14,9 +14,10 @@ all forms of a family share one tape, on which equal operations are recorded, an
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 __all__ = ["Tape", "Traced", "Values"]
@@ -36,10 +37,10 @@ class Traced:
         return self.tape.varies[self.place]
 
     def __add__(self, other: Any) -> Any:
-        return self.tape.record("add", self, other)
+        return self._with(ADD, other, 0)
 
     def __mul__(self, other: Any) -> Any:
-        return self.tape.record("mul", self, other)
+        return self._with(MUL, other, 1)
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -78,6 +79,23 @@ class Traced:
 
     __rand__ = __and__
 
+    def _with(self, operation: Operation, other: Any, neutral: int) -> Any:
+        """A sum or a product, in either order; most of what is recorded is recorded already."""
+        tape, x = self.tape, self.place
+        if type(other) is Traced:
+            y = other.place
+        elif type(other) is int and other == neutral:
+            return self
+        else:
+            y = tape.constant(other)
+        if y < x:
+            x, y = y, x
+        key = (operation.number << 30 | x) << 30 | y
+        found = tape.known.get(key)
+        if found is None:
+            found = tape.known[key] = tape.step(operation.apply, x, y, 0)
+        return Traced(tape, found)
+
     def minimum(self, other: Any) -> Any:
         """The smaller of two numbers."""
         return self.tape.record("min", self, other)
@@ -109,9 +127,15 @@ class Tape:
         """None: a symbol or a constant."""
         self.operands: tuple[list[int], list[int], list[int]] = ([], [], [])
         self.varies: list[int] = []
+        self.uses: list[int] = []
+        """Of how many operations a number is an operand."""
         self.constants: dict[int, Any] = {}
         self.names: dict[int, str] = {}
-        self._known: dict[int, int] = {}
+        self.known: dict[int, int] = {}
+        self.products: dict[tuple[Any, ...], Any] = {}
+        """For `ir.monomials`."""
+        self.orders: dict[int, list[int]] = {}
+        """For `Values`: what was computed for a number, in order."""
         self._called: dict[tuple[str, int], int] = {}
         self._numbers: dict[tuple[type, Any], int] = {}
 
@@ -124,19 +148,27 @@ class Tape:
         """
         found = self.symbols.get(name)
         if found is None:
-            found = self.symbols[name] = Traced(self, self._step(None, 0, 0, 0))
+            found = self.symbols[name] = Traced(self, self.step(None, 0, 0, 0))
             self.names[found.place] = name
             self.varies[found.place] = varies
         return found
 
-    def _step(self, operation: Callable[..., Any] | None, a: int, b: int, c: int) -> int:
+    def step(self, operation: Callable[..., Any] | None, a: int, b: int, c: int) -> int:
+        """A new place, for the result of an operation on three others."""
         self.operations.append(operation)
         first, second, third = self.operands
         first.append(a)
         second.append(b)
         third.append(c)
-        varies = self.varies
-        varies.append(0 if operation is None else varies[a] | varies[b] | varies[c])
+        varies, uses = self.varies, self.uses
+        uses.append(0)
+        if operation is None:
+            varies.append(0)
+        else:
+            varies.append(varies[a] | varies[b] | varies[c])
+            uses[a] += 1
+            uses[b] += 1
+            uses[c] += 1
         return len(first) - 1
 
     def constant(self, value: Any) -> int:
@@ -144,22 +176,12 @@ class Tape:
         key = (type(value), value)
         found = self._numbers.get(key)
         if found is None:
-            found = self._numbers[key] = self._step(None, 0, 0, 0)
+            found = self._numbers[key] = self.step(None, 0, 0, 0)
             self.constants[found] = value
         return found
 
     def record(self, op: str, a: Any, b: Any = 0, c: Any = 0) -> Any:
         """The result of an operation on traced or plain numbers."""
-        if op == "mul":
-            if type(b) is int and b == 1:
-                return a
-            if type(a) is int and a == 1:
-                return b
-        elif op == "add":
-            if type(b) is int and b == 0:
-                return a
-            if type(a) is int and a == 0:
-                return b
         x = a.place if type(a) is Traced else self.constant(a)
         y = b.place if type(b) is Traced else self.constant(b)
         z = c.place if type(c) is Traced else self.constant(c) if op == "choose" else 0
@@ -170,10 +192,12 @@ class Tape:
         number, operation, commutes = OPERATIONS[op]
         if commutes and y < x:
             x, y = y, x
-        key = ((number << 30 | x) << 30 | y) << 30 | z
-        found = self._known.get(key)
+        key = (number << 30 | x) << 30 | y
+        if z:
+            key |= z << 90
+        found = self.known.get(key)
         if found is None:
-            found = self._known[key] = self._step(operation, x, y, z)
+            found = self.known[key] = self.step(operation, x, y, z)
         return found
 
     def call(self, name: str, function: Callable[[Any], Any], x: int) -> int:
@@ -181,7 +205,7 @@ class Tape:
         key = name, x
         found = self._called.get(key)
         if found is None:
-            found = self._called[key] = self._step(lambda value, _: function(value), x, x, 0)
+            found = self._called[key] = self.step(lambda value, _: function(value), x, x, 0)
         return found
 
     def run(self, numbers: Mapping[str, Any], wanted: Sequence[Any]) -> list[Any]:
@@ -199,8 +223,9 @@ SMALL_BYTES = 1024
 class Values:
     """The numbers of a tape at given values of its symbols; each is computed when first needed."""
 
-    def __init__(self, tape: Tape, number: Callable[[str], Any]) -> None:
-        self.tape, self._number = tape, number
+    def __init__(self, tape: Tape, number: Callable[[str], Any], arrays: bool = True) -> None:
+        """`arrays`: whether symbols that vary have arrays for values, or numbers as others do."""
+        self.tape, self._number, self._arrays = tape, number, arrays
         self._values: list[Any] = []
         self._held = 0
 
@@ -210,48 +235,105 @@ class Values:
         if len(values) < len(tape):
             values += [None] * (len(tape) - len(values))
         large: list[int] = []
+        results: list[Any] = []
         for one in wanted:
-            if isinstance(one, Traced) and values[one.place] is None:
-                self._compute(one.place, large)
-        results = [values[w.place] if isinstance(w, Traced) else w for w in wanted]
+            if isinstance(one, Traced):
+                if values[one.place] is None:
+                    self._compute(one.place, large)
+                one = values[one.place]
+            results.append(one)
         if self._held > KEPT_BYTES:
             for place in large:
-                self._held -= values[place].nbytes
-                values[place] = None
+                self._drop(place)
         return results
 
-    def _compute(self, root: int, large: list[int]) -> None:
-        """Computes a value, its operands first; `large` is told of those that take much memory."""
+    def _missing(self, root: int) -> list[int]:
+        """The places whose values a number needs and that have none, in order."""
         values, operations = self._values, self.tape.operations
         first, second, third = self.tape.operands
-        stack = [root]
+        found, stack = {root}, [root]
         while stack:
-            place = stack[-1]
+            place = stack.pop()
             operation = operations[place]
             if operation is None:
-                found = self._leaf(place)
+                continue
+            x, y = first[place], second[place]
+            if values[x] is None and x not in found:
+                found.add(x)
+                stack.append(x)
+            if values[y] is None and y not in found:
+                found.add(y)
+                stack.append(y)
+            if operation is choice:
+                z = third[place]
+                if values[z] is None and z not in found:
+                    found.add(z)
+                    stack.append(z)
+        return sorted(found)
+
+    def _compute(self, root: int, large: list[int]) -> None:
+        """Computes a value, its operands first; `large` is told of those that take much memory.
+
+        What was missing when a number was first computed on this tape is mostly what is missing at
+        other sizes.
+        """
+        orders = self.tape.orders
+        order = orders.get(root)
+        if order is None:
+            order = orders[root] = self._missing(root)
+        if not self._fill(order, large):
+            self._fill(self._missing(root), large)
+
+    def everything(self) -> list[Any]:
+        """The value of every place."""
+        self._values += [None] * (len(self.tape) - len(self._values))
+        self._fill(range(len(self.tape)), [])
+        return self._values
+
+    def _fill(self, places: Iterable[int], large: list[int]) -> bool:
+        """Computes what has no value of these places, in order; False if an operand has none. An
+        array that nothing else needs is dropped: its memory is at hand for the next one.
+        """
+        tape, values, uses = self.tape, self._values, self.tape.uses
+        operations, varies, arrays = tape.operations, tape.varies, self._arrays
+        first, second, third = tape.operands
+        direct = _direct() if arrays else {}
+        for place in places:
+            if values[place] is not None:
+                continue
+            operation = operations[place]
+            if operation is None:
+                values[place] = self._leaf(place)
+                continue
+            x, y = values[first[place]], values[second[place]]
+            if x is None or y is None:
+                return False
+            if operation is choice:
+                z = values[third[place]]
+                if z is None:
+                    return False
             else:
-                x = values[first[place]]
-                if x is None:
-                    stack.append(first[place])
-                    continue
-                y = values[second[place]]
-                if y is None:
-                    stack.append(second[place])
-                    continue
-                if operation is choice:
-                    z = values[third[place]]
-                    if z is None:
-                        stack.append(third[place])
-                        continue
-                    found = choice(x, y, z)
-                else:
-                    found = operation(x, y)
+                z = None
+            if not arrays or not varies[place]:
+                values[place] = operation(x, y) if z is None else choice(x, y, z)
+                continue
+            operation = direct.get(operation, operation)
+            found = operation(x, y) if z is None else operation(x, y, z)
             values[place] = found
-            stack.pop()
-            if type(found) not in PLAIN and found.nbytes > SMALL_BYTES:
+            if found.nbytes > SMALL_BYTES:
                 large.append(place)
                 self._held += found.nbytes
+                for below in (first[place], second[place]):
+                    if uses[below] == 1 and varies[below]:
+                        self._drop(below)
+        return True
+
+    def _drop(self, place: int) -> None:
+        found = self._values[place]
+        if found is not None:
+            if found.nbytes > SMALL_BYTES:
+                self._held -= found.nbytes
+            self._values[place] = None
 
     def _leaf(self, place: int) -> Any:
         name = self.tape.names.get(place)
@@ -297,6 +379,16 @@ def choice(condition: Any, yes: Any, no: Any) -> Any:
     return np.where(condition, yes, no)
 
 
+@functools.cache
+def _direct() -> Mapping[Callable[..., Any], Callable[..., Any]]:
+    """What does the same where one operand is known to be an array."""
+    import numpy as np
+
+    return {
+        least: np.minimum, most: np.maximum, ceiling: lambda x, _: np.ceil(x), choice: np.where,
+    }  # fmt: skip
+
+
 COMMUTATIVE = ("mul", "add", "min", "max", "and", "eq")
 _OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "mul": operator.mul, "add": operator.add, "sub": operator.sub, "min": least, "max": most,
@@ -317,3 +409,4 @@ OPERATIONS = {
     name: Operation(number, apply, name in COMMUTATIVE)
     for number, (name, apply) in enumerate(_OPERATIONS.items())
 }
+ADD, MUL = OPERATIONS["add"], OPERATIONS["mul"]

@@ -109,7 +109,8 @@ def explore(program: Any, device: Target, options: Options) -> SearchResult:
         from prism_jax.launch.build import Builder
         from prism_jax.measure import worker
 
-        toolchain.prepare(row.compute_capability, Builder(row).workers)
+        # a core for the search, and one for the device's worker; the others start when needed
+        toolchain.prepare(row.compute_capability, max(1, Builder(row).workers - 2))
         worker.prepare()
     return search(program, row, options)
 

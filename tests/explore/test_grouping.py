@@ -13,8 +13,9 @@ import pytest
 
 from prism_jax import device
 from prism_jax.explore import Form, search
-from prism_jax.explore.grouping import Names, groups, joined, reductions, targets
+from prism_jax.explore.grouping import groups, joined
 from prism_jax.explore.result import SearchResult
+from prism_jax.explore.targets import Names, reductions, targets
 from prism_jax.extract import lift
 from prism_jax.ir.check import check_sgraph
 from prism_jax.ir.evaluate import evaluate, evaluate_sgraph

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 
 from prism_jax.explore import mapping
-from prism_jax.explore.grouping import Names, groups, targets
+from prism_jax.explore.grouping import groups
 from prism_jax.explore.mapping import Split, assignments, mappings
 from prism_jax.explore.partition import Counts, Structures, Variant
 from prism_jax.explore.pruning import NONE
 from prism_jax.explore.space import Dim, Found, MappingSpace
+from prism_jax.explore.targets import Names, targets
 from prism_jax.extract import lift
 from prism_jax.ir.check import check_sgraph
 from prism_jax.ir.evaluate import evaluate, evaluate_sgraph
