@@ -31,8 +31,8 @@ from prism_jax.options import Options
 
 RESERVE_SECONDS = 3.0
 """Kept back from tuning, for timing and checking what was tuned."""
-SHARE_OF_TIME_LEFT = 0.5
-"""Of the time left, what the first tries of all candidates take, and then the tuning of each."""
+SHARE_OF_TIME_LEFT, FIRST_SHARE = 0.5, 0.6
+"""Of the time left, what the tuning of each candidate takes, and the first tries of all."""
 LAST_COMPILE_SECONDS = 10.0
 HOPELESS = 1.5
 """A candidate is not measured whole if the model expects so many times the time of the best."""
@@ -242,7 +242,7 @@ class Choice:
         if not ours or self._late():
             return list(candidates)
         self.judge.prepare(self.own.estimate)
-        clock, end = self.judge.kernel_clock, self._share()
+        clock, end = self.judge.kernel_clock, self._share(FIRST_SHARE)
         tunings = survey(ours, self.device, self.emitter, clock, end, self.trials)
         self.tunings = {id(t.candidate): t for t in tunings}
         return sorted(candidates, key=self._expected)
@@ -268,10 +268,10 @@ class Choice:
         known = [seconds for seconds in (self.base, self.best and self.best[0]) if seconds]
         return min(known, default=math.inf)
 
-    def _share(self) -> float:
+    def _share(self, share: float = SHARE_OF_TIME_LEFT) -> float:
         """Until when the next step may take."""
         now = time.monotonic()
-        return now + (self.deadline - now - RESERVE_SECONDS) * SHARE_OF_TIME_LEFT
+        return now + (self.deadline - now - RESERVE_SECONDS) * share
 
     def _late(self) -> bool:
         """Whether no further candidate may be begun."""

@@ -18,7 +18,7 @@ from prism_jax.device import Device
 from prism_jax.explore.bounds import estimate
 from prism_jax.explore.masked import cut_loops, steps_left
 from prism_jax.explore.sizes import Table, evaluate
-from prism_jax.instantiate.expect import Shape, expected
+from prism_jax.instantiate.expect import CACHED_SHARE, Shape, expected
 from prism_jax.instantiate.plan import Schedule
 from prism_jax.instantiate.work import has_scales, share_left, wasted
 from prism_jax.ir.forms import Form
@@ -60,7 +60,8 @@ class Ranking:
     """Every legal assignment of one kernel's symbols, best estimate first.
 
     `shared` fixes the symbols that other kernels of the plan share. `structure_s` is the best
-    estimate of the search's model, which candidates are costed with.
+    estimate of the search's model, which candidates are costed with. `streams`: the cache does not
+    hold what it reads and writes.
     """
 
     def __init__(self, kernel: Kernel, device: Device, shared: Mapping[str, int]) -> None:
@@ -77,6 +78,10 @@ class Ranking:
         self.cuts, self.scales = bool(cut_loops(kernel)), has_scales(kernel)
         if self.cuts:
             form = form.left(share_left(kernel, table))
+        moved = np.broadcast_to(np.asarray(form.compulsory + form.stored, np.float64), rows)[chosen]
+        # What the cache holds, hints only make others lose: a kernel that gained 5 % by them where
+        # it was called again and again took 1.4 times as long among other kernels.
+        self.streams = bool(moved.min(initial=np.inf) >= CACHED_SHARE * device.l2_bytes)
         self._shapes, self._seconds = self._times(form, table, rows, chosen)
         best = self._seconds.min(axis=0, initial=np.inf)
         order = np.argsort(best, kind="stable")
@@ -171,7 +176,8 @@ class Ranking:
                 yield replace(schedule, swizzle=1 if schedule.swizzle == group else group)
         if self.scales:
             yield replace(schedule, products="dot" if schedule.products == "scaled" else "scaled")
-        yield replace(schedule, hints=not schedule.hints)
+        if self.streams:
+            yield replace(schedule, hints=not schedule.hints)
 
     def _some(self, sizes: Sizes, most: int) -> list[Schedule]:
         """The best schedules by the model, each with other warps: depths differ less."""

@@ -38,6 +38,7 @@ __all__ = [
     "spreads",
 ]
 
+TURNED = True
 UNROLL = 32
 """Longest reduction that is written slice after slice; longer ones are a loop."""
 
@@ -65,7 +66,7 @@ def reduce(tiles: Tiles, node: Reduce, env: Env) -> Value:
     for axis in node.axes:
         if tiles.span(axis, inner).key not in body.dims and int(axis.size) > 1:
             body = _repeated(tiles, node, body, int(axis.size))
-    turned = _beside_products(tiles, node.body, inner)
+    turned = TURNED and _beside_products(tiles, node.body, inner)
     return fold(tiles, node.monoid, body, keys, node.body.sort, describe(node), turned=turned)
 
 
