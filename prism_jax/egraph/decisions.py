@@ -26,7 +26,8 @@ from typing import Any
 
 from prism_jax.ir.counts import size_of
 from prism_jax.ir.nodes import Axis
-from prism_jax.ir.tape import OPERATIONS, Tape, Traced, Values
+from prism_jax.ir.operations import OPERATIONS
+from prism_jax.ir.tape import Tape, Traced, Values
 
 __all__ = ["Decisions", "apply", "exactly", "extent", "plain", "recording"]
 

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prism_jax.ir.nodes import Axis, Index, Load, Node, Pointwise
+from prism_jax.ir.operations import PLAIN, ceiling, choice
 from prism_jax.ir.program import contents
-from prism_jax.ir.tape import PLAIN, Traced, ceiling, choice
+from prism_jax.ir.tape import Traced
 
 Number = Any
 """int, NumPy integer array, sympy expression, or recorded number."""

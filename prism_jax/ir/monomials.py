@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism_jax.ir.counts import Number
-from prism_jax.ir.tape import PLAIN, Tape, Traced
+from prism_jax.ir.operations import PLAIN
+from prism_jax.ir.tape import Tape, Traced
 
 __all__ = ["Monomial", "Total", "monomial"]
 

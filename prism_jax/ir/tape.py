@@ -14,11 +14,10 @@ all forms of a family share one tape, on which equal operations are recorded, an
 
 from __future__ import annotations
 
-import functools
-import math
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from prism_jax.ir.operations import ADD, MUL, OPERATIONS, Operation, choice, direct
 
 __all__ = ["Tape", "Traced", "Values"]
 
@@ -297,7 +296,7 @@ class Values:
         tape, values, uses = self.tape, self._values, self.tape.uses
         operations, varies, arrays = tape.operations, tape.varies, self._arrays
         first, second, third = tape.operands
-        direct = _direct() if arrays else {}
+        at_once = direct() if arrays else {}
         for place in places:
             if values[place] is not None:
                 continue
@@ -317,7 +316,7 @@ class Values:
             if not arrays or not varies[place]:
                 values[place] = operation(x, y) if z is None else choice(x, y, z)
                 continue
-            operation = direct.get(operation, operation)
+            operation = at_once.get(operation, operation)
             found = operation(x, y) if z is None else operation(x, y, z)
             values[place] = found
             if found.nbytes > SMALL_BYTES:
@@ -338,75 +337,3 @@ class Values:
     def _leaf(self, place: int) -> Any:
         name = self.tape.names.get(place)
         return self.tape.constants[place] if name is None else self._number(name)
-
-
-PLAIN = (int, float, bool)
-
-
-def least(x: Any, y: Any) -> Any:
-    """The smaller of two numbers or arrays."""
-    if isinstance(x, PLAIN) and isinstance(y, PLAIN):
-        return min(x, y)
-    import numpy as np
-
-    return np.minimum(x, y)
-
-
-def most(x: Any, y: Any) -> Any:
-    """The larger of two numbers or arrays."""
-    if isinstance(x, PLAIN) and isinstance(y, PLAIN):
-        return max(x, y)
-    import numpy as np
-
-    return np.maximum(x, y)
-
-
-def ceiling(x: Any, _: Any = None) -> Any:
-    """A number or an array rounded up."""
-    if isinstance(x, PLAIN):
-        return math.ceil(x)
-    import numpy as np
-
-    return np.ceil(x)
-
-
-def choice(condition: Any, yes: Any, no: Any) -> Any:
-    """One of two numbers or arrays."""
-    if isinstance(condition, bool):
-        return yes if condition else no
-    import numpy as np
-
-    return np.where(condition, yes, no)
-
-
-@functools.cache
-def _direct() -> Mapping[Callable[..., Any], Callable[..., Any]]:
-    """What does the same where one operand is known to be an array."""
-    import numpy as np
-
-    return {
-        least: np.minimum, most: np.maximum, ceiling: lambda x, _: np.ceil(x), choice: np.where,
-    }  # fmt: skip
-
-
-COMMUTATIVE = ("mul", "add", "min", "max", "and", "eq")
-_OPERATIONS: Mapping[str, Callable[..., Any]] = {
-    "mul": operator.mul, "add": operator.add, "sub": operator.sub, "min": least, "max": most,
-    "floordiv": operator.floordiv, "truediv": operator.truediv, "le": operator.le,
-    "lt": operator.lt, "eq": operator.eq, "and": operator.and_, "ceil": ceiling, "choose": choice,
-}  # fmt: skip
-
-
-class Operation(NamedTuple):
-    """A number that stands for it, what is done, and whether operands may change places."""
-
-    number: int
-    apply: Callable[..., Any]
-    commutes: bool
-
-
-OPERATIONS = {
-    name: Operation(number, apply, name in COMMUTATIVE)
-    for number, (name, apply) in enumerate(_OPERATIONS.items())
-}
-ADD, MUL = OPERATIONS["add"], OPERATIONS["mul"]
