@@ -120,7 +120,7 @@ def test_what_the_model_puts_far_behind_is_not_tried_next(kernel: Kernel) -> Non
     near = ranking.around(sizes, schedule)
     assert near
     assert all(other <= NEAR * guess for other, *_ in near)
-    assert replaced(schedule, hints=True) in [s for _, z, s in near if z == sizes]
+    assert replaced(schedule, num_warps=2 * schedule.num_warps) in [s for _, _, s in near]
     far = next(iter(reversed(ranking.rows)))
     assert far not in [z for _, z, _ in near]
     # From there nearly everything is better.
