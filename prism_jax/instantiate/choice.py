@@ -29,8 +29,10 @@ from prism_jax.instantiate.tune import REACH, Clock, Emitter, Function, Trials, 
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
-RESERVE_SECONDS = 3.0
-"""Kept back from tuning, for timing and checking what was tuned."""
+RESERVE_SHARE = 0.3
+"""Of the budget, kept back from tuning for timing and checking what was tuned: a check may take a
+float64 run of the program for each of a dozen draws.
+"""
 SHARE_OF_TIME_LEFT, FIRST_SHARE = 0.5, 0.6
 """Of the time left, what the tuning of each candidate takes, and the first tries of all."""
 LAST_COMPILE_SECONDS = 10.0
@@ -271,7 +273,7 @@ class Choice:
     def _share(self, share: float = SHARE_OF_TIME_LEFT) -> float:
         """Until when the next step may take."""
         now = time.monotonic()
-        return now + (self.deadline - now - RESERVE_SECONDS) * share
+        return now + (self.deadline - now - RESERVE_SHARE * self.options.tune_seconds) * share
 
     def _late(self) -> bool:
         """Whether no further candidate may be begun."""

@@ -23,9 +23,7 @@ class Schedule:
     Attributes:
       num_warps: of a block.
       num_stages: steps of a loop whose operands are on their way at once.
-      products: "dot" (matrix unit), "scaled" (the same, with the scales of a product's rows or
-        columns in its operands where that is no more work: one rounding more, fewer
-        multiplications) or "mulsum" (multiply, then add up).
+      products: "dot" (matrix unit) or "mulsum" (multiply, then add up).
       cut: leave out the steps of a loop that an affine mask makes idle (`ir.idle`).
       exp2: write exp(c x) as 2^(c' x), with all constant factors in c'; None: where no input, or no
         output, is wider than 16 bits, since a large argument is rounded once more.

@@ -20,7 +20,7 @@ from prism_jax.explore.masked import cut_loops, steps_left
 from prism_jax.explore.sizes import Table, evaluate
 from prism_jax.instantiate.expect import CACHED_SHARE, Shape, expected
 from prism_jax.instantiate.plan import Schedule
-from prism_jax.instantiate.work import has_scales, share_left, wasted
+from prism_jax.instantiate.work import share_left, wasted
 from prism_jax.ir.forms import Form
 from prism_jax.ir.sgraph import Kernel
 
@@ -75,7 +75,7 @@ class Ranking:
         chosen = np.flatnonzero(keep)
         searched = form.left(steps_left(kernel))
         self.structure_s = float(estimate(searched, device)[chosen].min(initial=np.inf))
-        self.cuts, self.scales = bool(cut_loops(kernel)), has_scales(kernel)
+        self.cuts = bool(cut_loops(kernel))
         if self.cuts:
             form = form.left(share_left(kernel, table))
         moved = np.broadcast_to(np.asarray(form.compulsory + form.stored, np.float64), rows)[chosen]
@@ -174,8 +174,6 @@ class Ranking:
         if self.kernel.loops and row.blocks > self.device.sm_count:
             for group in SWIZZLES:
                 yield replace(schedule, swizzle=1 if schedule.swizzle == group else group)
-        if self.scales:
-            yield replace(schedule, products="dot" if schedule.products == "scaled" else "scaled")
         if self.streams:
             yield replace(schedule, hints=not schedule.hints)
 

@@ -27,34 +27,17 @@ from prism_jax.explore.masked import cut_loops
 from prism_jax.ir.forms import width
 from prism_jax.ir.idle import Mask
 from prism_jax.ir.masks import Atom
-from prism_jax.ir.nodes import Axis, Load, Reduce
-from prism_jax.ir.product import movable, product_of
+from prism_jax.ir.nodes import Axis, Load
 from prism_jax.ir.program import walk
 from prism_jax.ir.sgraph import Kernel, Loop
-from prism_jax.ir.term_ranges import positive
 
-__all__ = ["has_scales", "share_left", "wasted"]
+__all__ = ["share_left", "wasted"]
 
 LINE = 128
 """Bytes that lie together for a block to use all that the memory hands over: a cache line."""
 
 MOST_BLOCKS = 256
 """Blocks along the axes of a mask that are looked at; of more, evenly spaced ones."""
-
-
-def has_scales(kernel: Kernel) -> bool:
-    """Whether a loop has a matrix product of which rows or columns have scales that cost something:
-    those that change from step to step, or that nobody takes (`emit.triton.scales`).
-    """
-    for loop in kernel.all_loops:
-        stored = [store.value for store in loop.stores]
-        for node in walk([*(a.summand for a in loop.accumulators), *stored]):
-            if isinstance(node, Reduce):
-                found = product_of(node.monoid, node.body, node.axes)
-                for scale, _ in movable(found) if found is not None else ():
-                    if loop.axis in scale.axes_free or not positive(scale):
-                        return True
-    return False
 
 
 def share_left(

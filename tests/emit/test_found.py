@@ -41,7 +41,7 @@ def test_candidates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, candidate in enumerate(tried):
         sgraph = stricter(candidate.sgraph)  # one TF32 pass would hide other errors
         sizes = {s: int(2 ** draw.integers(3, 6)) for s, _ in candidate.sizes}
-        products = ("dot", "mulsum", "scaled")[number % 3]
+        products = ("dot", "mulsum")[number % 2]
         schedules = (Schedule(products=products),) * candidate.kernels
         plan = Plan(sgraph, "triton", "H100", tuple(sorted(sizes.items())), schedules)
         blocks = lax_blocks.emit(sgraph, sizes)

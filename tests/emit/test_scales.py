@@ -5,26 +5,19 @@ less.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from prism_jax.device import row
-from prism_jax.emit.binary import fits
+from prism_jax.emit.binary import SPILLED
 from prism_jax.emit.triton import emit
-from prism_jax.instantiate.plan import Plan, Schedule
-from prism_jax.instantiate.plan_text import parse_plan, print_plan
-from prism_jax.instantiate.rank import Ranking
-from prism_jax.instantiate.work import has_scales
+from prism_jax.instantiate.plan import Schedule
 from prism_jax.ir.nodes import Axis, Const, Iota, Load, Node, Reduce, Tensor
 from prism_jax.ir.sgraph import GridAxis, Kernel, Loop, SGraph
 
-from .graphs import Case, attention, load, mul, op, record, softmax_accumulators, store
+from .graphs import Case, load, mul, op, record, softmax_accumulators, store
 from .harness import agree, expected, inputs, interpreted
-from .test_compile import DEVICES, compiled, sources
-
-SCALED = Schedule(products="scaled")
+from .test_compile import compiled, sources
 
 
 def normed(
@@ -85,7 +78,7 @@ def loop(source: str) -> list[str]:
 @pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("sizes", [(2, 32, 48, 16), (1, 21, 37, 5), (1, 1, 1, 1)])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-@pytest.mark.parametrize("products", ["dot", "scaled", "mulsum"])
+@pytest.mark.parametrize("products", ["dot", "mulsum"])
 def test_all_forms_have_one_value(
     products: str, dtype: str, sizes: tuple[int, int, int, int], weights: bool
 ) -> None:
@@ -114,24 +107,12 @@ def test_maxima_and_exponentials_take_scales_of_rows(outside: bool) -> None:
     assert re.search(rf"tl\.exp2\({scaled} \* \w+_log2\[:, None\] - ", weights)
 
 
-def test_scales_of_keys_go_into_keys() -> None:
-    case = normed(1, 64, 64, 16, "float16")
-    lines = loop(text(case, SCALED))
-    (product,) = [line for line in lines if "dot = tl.dot(" in line]
-    operands = product.split("tl.dot(")[1].split(")")[0].split(", ")
-    assert operands[0] == "q"  # its scale is taken, and so is not rounded
-    assert any(f"{operands[1]} = mul" in line and ".to(tl.float16)" in line for line in lines)
-    assert any("tl.reduce(dot," in line for line in lines)
-    assert not any("= dot * " in line for line in lines)
-
-
 def test_weights_of_features_go_where_no_loop_is() -> None:
-    for schedule in (Schedule(), SCALED):
-        source = text(normed(1, 64, 64, 16, "float16", weights=True), schedule)
-        assert "w = tl.load(" in source
-        assert not any(re.search(r"\bw(_f32)?\b", line) for line in loop(source))
-        before = source.split("    for ")[-2]
-        assert re.search(r"rsqrt(_\d)?\[:, None\]", before)  # what is rounded anyway is scaled
+    source = text(normed(1, 64, 64, 16, "float16", weights=True), Schedule())
+    assert "w = tl.load(" in source
+    assert not any(re.search(r"\bw(_f32)?\b", line) for line in loop(source))
+    before = source.split("    for ")[-2]
+    assert re.search(r"rsqrt(_\d)?\[:, None\]", before)  # what is rounded anyway is scaled
 
 
 def test_masked_steps_alone_multiply() -> None:
@@ -152,58 +133,18 @@ def test_rows_that_are_no_numbers(causal: bool, eps: float) -> None:
     given["q"][0, 3], given["q"][0, 5, 2], given["q"][0, 7, 1] = 0, np.inf, np.nan
     with np.errstate(all="ignore"):
         (wanted,) = expected(case, given)
-    for schedule in (Schedule(cut=causal), replace(SCALED, cut=causal)):
-        (found,) = interpreted(case, given, schedule)
-        assert np.array_equal(np.isnan(found), np.isnan(wanted))
-        assert np.isnan(found).any()
-        assert np.nanmax(np.abs(found.astype(np.float64) - wanted)) < 1e-2
+    (found,) = interpreted(case, given, Schedule(cut=causal))
+    assert np.array_equal(np.isnan(found), np.isnan(wanted))
+    assert np.isnan(found).any()
+    assert np.nanmax(np.abs(found.astype(np.float64) - wanted)) < 1e-2
 
 
-#: (rows, keys, warps): most registers of a thread for sm_80 and sm_90, unscaled and scaled.
-STEPS = {(128, 64, 8): ((216, 176), (136, 136)), (64, 64, 4): ((224, 176), (160, 144))}
-
-
-@pytest.mark.parametrize("capability", [80, 90])
-def test_scaled_keys_make_steps_shorter(capability: int) -> None:
-    case = normed(16, 256, 4096, 64, "float16")
-    for (rows, keys, warps), registers in STEPS.items():
-        shaped = case.tiles(T_i=rows, T_j=keys)
-        schedules = [Schedule(warps, 3), replace(SCALED, num_warps=warps)]
-        made = compiled([x for s in schedules for x in sources(shaped, s)], capability)
-        for binary, most in zip(made, registers[capability == 90], strict=True):
-            assert binary.stack == 0
-            assert binary.registers <= most
-            assert fits(binary, row(DEVICES[capability])) is None
-        times = [len(re.findall(r"\bmul(?:\.rn)?\.f32\b", b.ptx)) for b in made]
-        lines = [len(re.findall(r";$", b.ptx, re.MULTILINE)) for b in made]
-        if rows > keys:  # else a step has as many keys to scale as a row has scores
-            assert times[1] < times[0]
-            assert lines[1] < lines[0] or capability == 80
-
-
-def test_the_choice_is_known() -> None:
-    case = normed(16, 256, 4096, 64, "float16")
-    (kernel,) = case.sgraph.kernels
-    ranking = Ranking(kernel, row("H100"), {})
-    _, sizes, schedule = ranking.first(4)[0]
-    near = [s for _, same, s in ranking.around(sizes, schedule) if same == sizes]
-    assert replace(schedule, products="scaled") in near
-    assert not has_scales(attention(16, 256, 4096, 64, "float16").sgraph.kernels[0])
-    back = [s for _, _, s in ranking.around(sizes, replace(schedule, products="scaled"))]
-    assert schedule in back
-    plan = Plan(case.sgraph, "triton", "H100", tuple(sorted(case.sizes.items())), (SCALED,))
-    assert parse_plan(print_plan(plan)) == plan
-    assert "scaled" in plan.summary()
-
-
-def test_columns_are_summed_without_going_round_the_warps() -> None:
-    """Keys are normalised in each step. Laid out as the scores are, each thread would hold a
-    quarter of all keys, and add them up with seven others by 96 shuffles.
+def test_scales_are_computed_before_the_product() -> None:
+    """A product holds most of a block's registers, and what scales it need not be beside it: in the
+    other order this kernel spills 40 bytes a thread on sm_90.
     """
     case = normed(2, 256, 4096, 64, "float16").tiles(T_i=128, T_j=128)
-    [source] = sources(case, Schedule(8, 3))
-    assert "tl.sum(tl.trans(" in source.text
+    [source] = sources(case, Schedule(4, 3))
     assert source.text.index("rsqrt = tl.rsqrt") < source.text.index("tl.dot(")
     [binary] = compiled([source], 90)
-    assert binary.stack == 0
-    assert binary.ptx.count("shfl.sync") < 60
+    assert binary.stack <= SPILLED

@@ -134,7 +134,7 @@ def _ascertain(variant: Variant, rng: np.random.Generator) -> None:
 SCHEDULES = (
     Schedule(),
     Schedule(products="mulsum"),
-    Schedule(products="scaled"),
+    Schedule(products="mulsum", cut=True),
     Schedule(cut=True),
     Schedule(exp2=False, swizzle=4, hints=True),
 )

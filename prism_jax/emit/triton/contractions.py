@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from prism_jax.emit.triton.tiles import Env, Tiles, Value
     from prism_jax.ir.product import Sides
 
-FIRST = False
 __all__ = ["CHUNK", "accumulate", "dot", "times_rest", "too_long"]
 
 LONGEST = 1024
@@ -44,7 +43,7 @@ def dot(tiles: Tiles, found: Sides, env: Env, precision: Precision | None, comme
     key = ("product", found.left, found.right, precision, spans)
     made = tiles.scope.find(key)  # the same product may be wanted with other scales
     if made is None:
-        for factor in found.rest if FIRST else ():
+        for factor in found.rest:  # before the product, which holds most of a block's registers
             tiles.number(factor, env)
         text, dims, depth, _ = _text(tiles, found, env, precision, None)
         made = tiles.assign("dot", text, dims, "float32", depth, comment)

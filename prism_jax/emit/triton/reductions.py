@@ -21,7 +21,6 @@ from prism_jax.emit.triton.operators import REDUCERS, literal, tl_dtype
 from prism_jax.emit.triton.spans import Dimension, Key
 from prism_jax.ir.nodes import REAL, Axis, Iota, Load, Node, Pointwise, Reduce
 from prism_jax.ir.ops import MONOIDS
-from prism_jax.ir.program import walk
 
 if TYPE_CHECKING:
     from prism_jax.emit.triton.tiles import Env, Span, Tiles, Value
@@ -38,7 +37,6 @@ __all__ = [
     "spreads",
 ]
 
-TURNED = True
 UNROLL = 32
 """Longest reduction that is written slice after slice; longer ones are a loop."""
 
@@ -66,19 +64,7 @@ def reduce(tiles: Tiles, node: Reduce, env: Env) -> Value:
     for axis in node.axes:
         if tiles.span(axis, inner).key not in body.dims and int(axis.size) > 1:
             body = _repeated(tiles, node, body, int(axis.size))
-    turned = TURNED and _beside_products(tiles, node.body, inner)
-    return fold(tiles, node.monoid, body, keys, node.body.sort, describe(node), turned=turned)
-
-
-def _beside_products(tiles: Tiles, body: Node, env: Env) -> bool:
-    """Whether the kernel has matrix products, and `body` is made of none of them."""
-    layout = tiles.layout
-    where = {a: s.key for a, s in env.items()}
-    return any(layout.products.values()) and not any(
-        isinstance(node, Reduce)
-        and layout.products.get(layout.site(node, node.body.axes_free, where)) is not None
-        for node in walk([body])
-    )
+    return fold(tiles, node.monoid, body, keys, node.body.sort, describe(node))
 
 
 def spreads(tiles: Tiles, body: Node, axis: Axis, env: Env) -> bool:
@@ -230,20 +216,9 @@ def extreme(
 
 
 def fold(
-    tiles: Tiles,
-    monoid: str,
-    body: Value,
-    keys: Iterable[Key],
-    sort: str,
-    comment: str,
-    *,
-    turned: bool = False,
+    tiles: Tiles, monoid: str, body: Value, keys: Iterable[Key], sort: str, comment: str
 ) -> Value:
-    """The value reduced along the dimensions `keys`, those that it has. `turned`: a matrix is
-    reduced along its rows, of its transpose where need be. Columns that scale a matrix product
-    would be laid out as its result is, and their sums would go round all warps: on sm_90 a third of
-    the instructions of a loop that normalises keys.
-    """
+    """The value reduced along the dimensions `keys`, those that it has."""
     keys = [k for k in tiles.sorted(keys) if k in body.dims]
     identity = MONOIDS[monoid].identity(sort)
     dtype = tiles.compute if sort == REAL else sort
@@ -251,10 +226,7 @@ def fold(
     for key in reversed(keys):
         at = body.dims.index(key)
         dims = tuple(k for k in body.dims if k != key)
-        if turned and len(body.dims) == 2 and at == 0:
-            text = reduction(tiles, monoid, f"tl.trans({body.text})", 1, sort)
-        else:
-            text = reduction(tiles, monoid, body.text, at, sort)
+        text = reduction(tiles, monoid, body.text, at, sort)
         zero = body.zero - {key} if monoid == "sum" else frozenset[Key]()
         body = tiles.assign(monoid, text, dims, dtype, body.depth, comment, zero)
     return body

@@ -107,8 +107,8 @@ class Layout:
 def lay_out(
     kernel: Kernel, compute: str, products: str, *, exp2: bool = False, cut: bool = False
 ) -> Layout:
-    """The layout of a kernel, by choices of its schedule. `products`: "dot" or "scaled" where the
-    matrix unit can serve, or "mulsum" everywhere.
+    """The layout of a kernel, by choices of its schedule. `products`: "dot" where the matrix unit
+    can serve, or "mulsum" everywhere.
     """
     planner = _Planner(kernel, compute, products)
     if exp2 and compute == "float32":
@@ -256,26 +256,21 @@ class _Planner:
         allowed = dot_precision(what.precision, self.compute)
         if allowed is None:
             return
-        found = self._placed(found, what, where, scalars)
+        found = self._placed(found, where, scalars)
         layout.products[site] = found
         operand = "" if allowed.input_precision == "tf32" else allowed.operand
         self.dots.append(_Product(found, where, isinstance(what, Accumulator), operand))
 
-    def _placed(
-        self, found: Sides, what: Accumulator | Reduce, where: Where, scalars: frozenset[Axis]
-    ) -> Sides:
+    def _placed(self, found: Sides, where: Where, scalars: frozenset[Axis]) -> Sides:
         """The product with its scales where they cost least."""
         layout = self.layout
-
-        def stays(factor: Node) -> bool:
-            return isinstance(what, Reduce) and scales.taken(layout, what, factor)
 
         def work(axes: Sequence[Axis]) -> tuple[int, int]:
             dims = [layout.at(a, where) for a in axes]
             return max((self.depth.get(d.key, 0) for d in dims), default=0), _lanes(dims)
 
         found = scales.placed(found, scalars, work)
-        return scales.scaled(found, scalars, work, stays, rounded=self.wanted == "scaled")
+        return scales.scaled(found, scalars, work)
 
     def _widen(self, dot: _Product) -> None:
         """Gives each side of a product the lanes that `tl.dot` needs; the new lanes are masked."""

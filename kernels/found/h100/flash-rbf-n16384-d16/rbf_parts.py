@@ -1,6 +1,6 @@
-# rbf_parts: launched on 16 x 64 blocks of 4 warps, 8 stages.
+# rbf_parts: launched on 8 x 64 blocks of 4 warps, 7 stages.
 # reads x float32[16384, 16], y float32[16384, 16], v float32[16384, 8]
-# writes rbf_sum0 float32[16, 16384, 8]
+# writes rbf_sum0 float32[8, 16384, 8]
 import triton
 import triton.language as tl
 
@@ -16,14 +16,14 @@ def round_tf32(x):
 
 @triton.jit
 def rbf_parts(x_ptr, y_ptr, v_ptr, rbf_sum0_ptr):
-    """rbf_sum0[16, 16384, 8].
+    """rbf_sum0[8, 16384, 8].
 
     Blocks: s_k by 1, i by 256, l by 8. Loops: k by 64.
     """
-    s_k = tl.program_id(0)  # 16 blocks
+    s_k = tl.program_id(0)  # 8 blocks
     i_start = tl.program_id(1) * 256  # 64 blocks
     sum0 = tl.zeros((256, 16), tl.float32)  # sum[k] (exp((... - ...)) * v[k, l])
-    k_first = s_k * 1024
+    k_first = s_k * 2048
     i_lane = tl.arange(0, 256)
     j_lane = tl.arange(0, 16)
     x_at = i_lane[:, None] * 16 + j_lane[None, :]  # [i, j]
@@ -37,7 +37,7 @@ def rbf_parts(x_ptr, y_ptr, v_ptr, rbf_sum0_ptr):
     l_lane = tl.arange(0, 16)
     l_mask = l_lane < 8  # l < 8
     v_at = k_lane[:, None] * 8 + l_lane[None, :]  # [k, l]
-    for k_start in range(k_first, k_first + 1024, 64):
+    for k_start in range(k_first, k_first + 2048, 64):
         y = tl.load(y_ptr + k_start * 16 + y_at)  # y[k, j]
         y_tf32 = round_tf32(y)  # [j, k]
         dot = tl.dot(x_tf32, y_tf32, input_precision="tf32")  # sum[j] (x[i, j] * y[k, j])

@@ -20,10 +20,12 @@ def gatedmlp(x_ptr, w1_ptr, w2_ptr, out_ptr):
     k_lane = tl.arange(0, 32)
     w1_at = j_lane[:, None] * 4096 + k_lane[None, :]  # [j, k]
     for j_start in range(0, 4096, 256):
-        x = tl.load(x_ptr + j_start + x_at)  # x[i, j]
-        w1 = tl.load(w1_ptr + k_start + j_start * 4096 + w1_at)  # w1[j, k]
+        x = tl.load(x_ptr + j_start + x_at, eviction_policy="evict_last")  # x[i, j]
+        # w1[j, k]
+        w1 = tl.load(w1_ptr + k_start + j_start * 4096 + w1_at, eviction_policy="evict_first")
         sum0 = tl.dot(x, w1, sum0)
-        w2 = tl.load(w2_ptr + k_start + j_start * 4096 + w1_at)  # w2[j, k]
+        # w2[j, k]
+        w2 = tl.load(w2_ptr + k_start + j_start * 4096 + w1_at, eviction_policy="evict_first")
         sum1 = tl.dot(x, w2, sum1)
     logistic = tl.sigmoid(sum0)  # [i, k]
     mul = sum0 * logistic  # [i, k]

@@ -1,4 +1,4 @@
-# gqa_parts: launched on 4 x 16 x 2 blocks of 8 warps, 4 stages.
+# gqa_parts: launched on 4 x 16 x 2 blocks of 8 warps, 3 stages.
 # reads q float16[16, 256, 64], k float16[16, 64, 4096], v float16[16, 4096, 64]
 # writes gqa_max0 float32[4, 16, 256], gqa_sum1 float32[4, 16, 256], gqa_sum2 float32[4, 16, 256, 64]
 import triton

@@ -1,4 +1,4 @@
-# lora: launched on 128 blocks of 4 warps, 3 stages.
+# lora: launched on 128 blocks of 2 warps, 3 stages.
 # reads x float16[16, 256], w float16[256, 4096], a float16[256, 16], b float16[16, 4096]
 # writes out float16[16, 4096]
 import triton

@@ -1,4 +1,4 @@
-# ntrans: launched on 128 blocks of 4 warps, 3 stages.
+# ntrans: launched on 128 blocks of 8 warps, 3 stages.
 # reads x float16[128, 4096], a float16[128, 4096], h float16[128, 4096]
 # writes out float16[128, 4096]
 import triton

@@ -1,4 +1,4 @@
-# qknorm_combine: launched on 64 blocks of 4 warps, 3 stages.
+# qknorm_combine: launched on 2 x 128 blocks of 1 warps, 3 stages.
 # reads qknorm_max0 float32[16, 2, 256], qknorm_sum1 float32[16, 2, 256], qknorm_sum2 float32[16, 2, 256, 64]
 # writes out float16[2, 256, 64]
 import triton
@@ -15,36 +15,36 @@ def max_nan(a, b):
 def qknorm_combine(qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_sum2_ptr, out_ptr):
     """out[2, 256, 64].
 
-    Blocks: i by 2, l by 4, m by 64. Loops: none.
+    Blocks: i by 1, l by 2, m by 64. Loops: none.
     """
-    l_start = tl.program_id(0) * 4  # 64 blocks
-    i_lane = tl.arange(0, 2)
-    l_lane = tl.arange(0, 4)
+    i = tl.program_id(0)  # 2 blocks
+    l_start = tl.program_id(1) * 2  # 128 blocks
+    l_lane = tl.arange(0, 2)
     s_k_lane = tl.arange(0, 16)
-    # [i, l, s_k]
-    qknorm_max0_at = i_lane[:, None, None] * 256 + l_lane[None, :, None] + s_k_lane[None, None, :] * 512
-    qknorm_max0 = tl.load(qknorm_max0_ptr + l_start + qknorm_max0_at)  # qknorm_max0[s_k, i, l]
-    ne = qknorm_max0 != float("-inf")  # [i, l, s_k]
-    qknorm_sum1 = tl.load(qknorm_sum1_ptr + l_start + qknorm_max0_at)  # qknorm_sum1[s_k, i, l]
+    qknorm_max0_at = l_lane[:, None] + s_k_lane[None, :] * 512  # [l, s_k]
+    # qknorm_max0[s_k, i, l]
+    qknorm_max0 = tl.load(qknorm_max0_ptr + i * 256 + l_start + qknorm_max0_at)
+    ne = qknorm_max0 != float("-inf")  # [l, s_k]
+    # qknorm_sum1[s_k, i, l]
+    qknorm_sum1 = tl.load(qknorm_sum1_ptr + i * 256 + l_start + qknorm_max0_at)
     m_lane = tl.arange(0, 64)
-    # [i, l, m, s_k]
-    qknorm_sum2_at = i_lane[:, None, None, None] * 16384 + l_lane[None, :, None, None] * 64 + m_lane[None, None, :, None] + s_k_lane[None, None, None, :] * 32768
+    # [l, m, s_k]
+    qknorm_sum2_at = l_lane[:, None, None] * 64 + m_lane[None, :, None] + s_k_lane[None, None, :] * 32768
     # qknorm_sum2[s_k, i, l, m]
-    qknorm_sum2 = tl.load(qknorm_sum2_ptr + l_start * 64 + qknorm_sum2_at)
-    max = tl.reduce(qknorm_max0, 2, max_nan)  # max[s_k] qknorm_max0[s_k, i, l]
-    sub = qknorm_max0 - max[:, :, None]  # [i, l, s_k]
-    exp = tl.exp2(sub * 1.4426950408889634)  # [i, l, s_k]
-    mul = exp * qknorm_sum1  # [i, l, s_k]
-    where = tl.where(ne, mul, 0.0)  # [i, l, s_k]
+    qknorm_sum2 = tl.load(qknorm_sum2_ptr + i * 16384 + l_start * 64 + qknorm_sum2_at)
+    max = tl.reduce(qknorm_max0, 1, max_nan)  # max[s_k] qknorm_max0[s_k, i, l]
+    sub = qknorm_max0 - max[:, None]  # [l, s_k]
+    exp = tl.exp2(sub * 1.4426950408889634)  # [l, s_k]
+    mul = exp * qknorm_sum1  # [l, s_k]
+    where = tl.where(ne, mul, 0.0)  # [l, s_k]
     # sum[s_k] where(ne(qknorm_max0[s_k, i, l], -inf), (... * qknorm_sum1[s_k, i, l]), 0)
-    sum = tl.sum(where, 2)
-    div = 1.0 / sum  # [i, l]
-    mul_2 = exp[:, :, None, :] * qknorm_sum2  # [i, l, m, s_k]
-    where_2 = tl.where(ne[:, :, None, :], mul_2, 0.0)  # [i, l, m, s_k]
+    sum = tl.sum(where, 1)
+    div = 1.0 / sum  # [l]
+    mul_2 = exp[:, None, :] * qknorm_sum2  # [l, m, s_k]
+    where_2 = tl.where(ne[:, None, :], mul_2, 0.0)  # [l, m, s_k]
     # sum[s_k] where(ne(qknorm_max0[s_k, i, l], -inf), (... * qknorm_sum2[s_k, i, l, m]), 0)
-    sum_2 = tl.sum(where_2, 3)
-    mul_3 = div[:, :, None] * sum_2  # [i, l, m]
-    # [i, l, m]
-    out_at = i_lane[:, None, None] * 16384 + l_lane[None, :, None] * 64 + m_lane[None, None, :]
+    sum_2 = tl.sum(where_2, 2)
+    mul_3 = div[:, None] * sum_2  # [l, m]
+    out_at = l_lane[:, None] * 64 + m_lane[None, :]  # [l, m]
     # out[i, l, m]
-    tl.store(out_ptr + l_start * 64 + out_at, mul_3.to(tl.float16))
+    tl.store(out_ptr + i * 16384 + l_start * 64 + out_at, mul_3.to(tl.float16))

@@ -26,12 +26,12 @@ def qknorm_parts(q_ptr, k_ptr, v_ptr, qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_s
     # sum[k] (v[i, k, m] * where(ne(max0, -inf), exp(...), 0))
     sum2 = tl.zeros((64, 64), tl.float32)
     k_first = s_k * 256
-    l_lane = tl.arange(0, 64)
     j_lane = tl.arange(0, 64)
-    q_at = l_lane[:, None] * 64 + j_lane[None, :]  # [l, j]
-    q = tl.load(q_ptr + i * 16384 + l_start * 64 + q_at)  # q[i, l, j]
     k_lane = tl.arange(0, 128)
     k_at = j_lane[:, None] * 4096 + k_lane[None, :]  # [j, k]
+    l_lane = tl.arange(0, 64)
+    q_at = l_lane[:, None] * 64 + j_lane[None, :]  # [l, j]
+    q = tl.load(q_ptr + i * 16384 + l_start * 64 + q_at)  # q[i, l, j]
     q_f32 = q.to(tl.float32)  # [l, j]
     mul_4 = q_f32 * q_f32  # [l, j]
     sum_2 = tl.sum(mul_4, 1)  # sum[j] (q[i, l, j] * q[i, l, j])
@@ -43,13 +43,13 @@ def qknorm_parts(q_ptr, k_ptr, v_ptr, qknorm_max0_ptr, qknorm_sum1_ptr, qknorm_s
     v_at = k_lane[:, None] * 64 + m_lane[None, :]  # [k, m]
     for k_start in range(k_first, k_first + 256, 128):
         k = tl.load(k_ptr + i * 262144 + k_start + k_at)  # k[i, j, k]
-        dot = tl.dot(q, k)  # sum[j] ((q[i, l, j] * k[i, j, k]) * rsqrt(...))
         k_f32 = k.to(tl.float32)  # [j, k]
         mul = k_f32 * k_f32  # [j, k]
         sum = tl.sum(mul, 0)  # sum[j] (k[i, j, k] * k[i, j, k])
         mul_2 = sum * 0.015625  # [k]
         add = mul_2 + 9.999999974752427e-07  # [k]
         rsqrt = tl.rsqrt(add)  # [k]
+        dot = tl.dot(q, k)  # sum[j] ((q[i, l, j] * k[i, j, k]) * rsqrt(...))
         mul_3 = dot * rsqrt[None, :]  # [l, k]
         max = tl.reduce(mul_3, 1, max_nan)  # max over the step
         mul_6 = max * rsqrt_2  # [l]

@@ -9,18 +9,18 @@ import triton.language as tl
 def rmsnorm(x_ptr, w_ptr, out_ptr):
     """out[2, 6144].
 
-    Blocks: i by 2, k by 64. Loops: j by 512.
+    Blocks: i by 2, k by 64. Loops: j by 256.
     """
     k_start = tl.program_id(0) * 64  # 96 blocks
-    sum0 = tl.zeros((16, 512), tl.float32)  # sum[j] (x[i, j] * x[i, j])
+    sum0 = tl.zeros((16, 256), tl.float32)  # sum[j] (x[i, j] * x[i, j])
     sum1 = tl.zeros((16, 64), tl.float32)  # sum[j] (x[i, j] * w[j, k])
     i_lane = tl.arange(0, 16)
     i_mask = i_lane < 2  # i < 2
-    j_lane = tl.arange(0, 512)
+    j_lane = tl.arange(0, 256)
     x_at = i_lane[:, None] * 4096 + j_lane[None, :]  # [i, j]
     k_lane = tl.arange(0, 64)
     w_at = j_lane[:, None] * 6144 + k_lane[None, :]  # [j, k]
-    for j_start in tl.range(0, 4096, 512, num_stages=3):
+    for j_start in tl.range(0, 4096, 256, num_stages=3):
         # x[i, j]
         x = tl.load(x_ptr + j_start + x_at, mask=i_mask[:, None], other=0.0, cache_modifier=".ca")
         x_f32 = x.to(tl.float32)  # [i, j]

@@ -1,4 +1,4 @@
-# rmsnorm: launched on 96 blocks of 8 warps, 4 stages.
+# rmsnorm: launched on 96 blocks of 4 warps, 5 stages.
 # reads x float16[32, 4096], w float16[4096, 6144]
 # writes out float16[32, 6144]
 import triton
@@ -9,17 +9,17 @@ import triton.language as tl
 def rmsnorm(x_ptr, w_ptr, out_ptr):
     """out[32, 6144].
 
-    Blocks: i by 32, k by 64. Loops: j by 256.
+    Blocks: i by 32, k by 64. Loops: j by 128.
     """
     k_start = tl.program_id(0) * 64  # 96 blocks
-    sum0 = tl.zeros((32, 256), tl.float32)  # sum[j] (x[i, j] * x[i, j])
+    sum0 = tl.zeros((32, 128), tl.float32)  # sum[j] (x[i, j] * x[i, j])
     sum1 = tl.zeros((32, 64), tl.float32)  # sum[j] (x[i, j] * w[j, k])
     i_lane = tl.arange(0, 32)
-    j_lane = tl.arange(0, 256)
+    j_lane = tl.arange(0, 128)
     x_at = i_lane[:, None] * 4096 + j_lane[None, :]  # [i, j]
     k_lane = tl.arange(0, 64)
     w_at = j_lane[:, None] * 6144 + k_lane[None, :]  # [j, k]
-    for j_start in tl.range(0, 4096, 256, num_stages=4):
+    for j_start in tl.range(0, 4096, 128, num_stages=5):
         x = tl.load(x_ptr + j_start + x_at, cache_modifier=".ca")  # x[i, j]
         x_f32 = x.to(tl.float32)  # [i, j]
         mul = x_f32 * x_f32  # [i, j]

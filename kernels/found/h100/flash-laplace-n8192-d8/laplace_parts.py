@@ -1,20 +1,29 @@
-# laplace_t1_parts: launched on 16 x 64 blocks of 4 warps, 8 stages.
+# laplace_parts: launched on 8 x 64 blocks of 2 warps, 5 stages.
 # reads x float32[8192, 8], y float32[8192, 8], v float32[8192, 8]
-# writes laplace_t1_sum0 float32[16, 8192, 8]
+# writes laplace_sum0 float32[8, 8192, 8]
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def laplace_t1_parts(x_ptr, y_ptr, v_ptr, laplace_t1_sum0_ptr):
-    """laplace_t1_sum0[16, 8192, 8].
+def round_tf32(x):
+    """x plus half a unit of its tenth bit. A matrix unit cuts off what follows that bit, which
+    alone would be an error twice as large and always towards zero. NaN and infinities stay.
+    """
+    unit = (x.to(tl.int32, bitcast=True) & -0x800000).to(tl.float32, bitcast=True)
+    return x + unit * (1.0 / 2048)
+
+
+@triton.jit
+def laplace_parts(x_ptr, y_ptr, v_ptr, laplace_sum0_ptr):
+    """laplace_sum0[8, 8192, 8].
 
     Blocks: s_k by 1, i by 128, l by 8. Loops: k by 32.
     """
-    s_k = tl.program_id(0)  # 16 blocks
+    s_k = tl.program_id(0)  # 8 blocks
     i_start = tl.program_id(1) * 128  # 64 blocks
     sum0 = tl.zeros((128, 16), tl.float32)  # sum[k] (exp(neg(...)) * v[k, l])
-    k_first = s_k * 512
+    k_first = s_k * 1024
     i_lane = tl.arange(0, 128)
     x = tl.load(x_ptr + i_start * 8 + i_lane * 8)  # x[i, j]
     k_lane = tl.arange(0, 32)
@@ -28,7 +37,7 @@ def laplace_t1_parts(x_ptr, y_ptr, v_ptr, laplace_t1_sum0_ptr):
     l_lane = tl.arange(0, 16)
     l_mask = l_lane < 8  # l < 8
     v_at = k_lane[:, None] * 8 + l_lane[None, :]  # [k, l]
-    for k_start in range(k_first, k_first + 512, 32):
+    for k_start in range(k_first, k_first + 1024, 32):
         y = tl.load(y_ptr + k_start * 8 + k_lane * 8)  # y[k, j]
         sub = x[:, None] - y[None, :]  # [i, k]
         abs = tl.abs(sub)  # [i, k]
@@ -62,12 +71,14 @@ def laplace_t1_parts(x_ptr, y_ptr, v_ptr, laplace_t1_sum0_ptr):
         sum_7 = sum_6 + abs_8  # sum[j] abs((x[i, j] - y[k, j]))
         neg = -sum_7  # [i, k]
         exp = tl.exp(neg)  # [i, k]
+        exp_tf32 = round_tf32(exp)  # [i, k]
         v = tl.load(v_ptr + k_start * 8 + v_at, mask=l_mask[None, :], other=0.0)  # v[k, l]
-        sum0 = tl.dot(exp, v, sum0, input_precision="tf32x3")
-    laplace_t1_sum0_at = i_lane[:, None] * 8 + l_lane[None, :]  # [i, l]
-    # laplace_t1_sum0[s_k, i, l]
+        v_tf32 = round_tf32(v)  # [k, l]
+        sum0 = tl.dot(exp_tf32, v_tf32, sum0, input_precision="tf32")
+    laplace_sum0_at = i_lane[:, None] * 8 + l_lane[None, :]  # [i, l]
+    # laplace_sum0[s_k, i, l]
     tl.store(
-        laplace_t1_sum0_ptr + i_start * 8 + s_k * 65536 + laplace_t1_sum0_at,
+        laplace_sum0_ptr + i_start * 8 + s_k * 65536 + laplace_sum0_at,
         sum0,
         mask=l_mask[None, :],
     )
