@@ -483,6 +483,9 @@ def test_a_mean_says_what_it_leaves_out() -> None:
     assert f"Not measured in this record: {rows[0].key}." in table.section(part)
     every = (*few, _record(rows[0].name, size=rows[0].size, **pair))
     assert table.caveats(dataclasses.replace(part, records=every)) == ""
+    noted = [dataclasses.replace(one, note="seen twice") for one in every[:2]]
+    said = table.caveats(dataclasses.replace(part, records=(*noted, *every[2:])))
+    assert said == f" {every[0].key}, {every[1].key}: seen twice."
     assert table.means(run) == "2.00x"
     timed = dataclasses.replace(protocol, timer="difference of two captured chains")
     assert table.means(dataclasses.replace(run, protocol=timed)) == "2.00x, in chains 1.91x"

@@ -211,7 +211,7 @@ def means(run: Run) -> str:
 
 def caveats(run: Run) -> str:
     """What the mean leaves out, in sentences: rows of the suite that were not measured, and rows
-    that break the contract. Empty where it leaves out nothing.
+    that break the contract; and what the records note of rows. Empty where there is nothing to say.
     """
     parts: list[str] = []
     if run.suite in suites.NAMES:
@@ -225,6 +225,11 @@ def caveats(run: Run) -> str:
         parts.append(
             f" ! breaks the accuracy contract and is not in the mean: {', '.join(broken)}."
         )
+    noted: dict[str, list[str]] = {}
+    for record in run.records:
+        if record.note:
+            noted.setdefault(record.note, []).append(record.key)
+    parts += [f" {', '.join(keys)}: {note}." for note, keys in noted.items()]
     return "".join(parts)
 
 

@@ -24,7 +24,7 @@ from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
 
 Function = Callable[..., Sequence[Any]]
 
-FIRST, ALL_FIRST, LEAST_FIRST = 20, 64, 4
+FIRST, ALL_FIRST, LEAST_FIRST = 20, 80, 4
 """How many tries a kernel gets first, shared out among the numbers of parts of a split; how many
 all kernels of all candidates get, where each still gets the least. Of 30 measured tries of a kernel
 the first 10 in the model's order lose 0.2 %, in geometric mean of 140 kernels.
