@@ -33,7 +33,7 @@ RESERVE_SHARE = 0.3
 """Of the budget, kept back from tuning for timing and checking what was tuned: a check may take a
 float64 run of the program for each of a dozen draws.
 """
-SHARE_OF_TIME_LEFT, FIRST_SHARE = 0.5, 0.6
+SHARE_OF_TIME_LEFT, FIRST_SHARE = 0.5, 0.75
 """Of the time left, what the tuning of each candidate takes, and the first tries of all."""
 LAST_COMPILE_SECONDS = 10.0
 HOPELESS = 1.5

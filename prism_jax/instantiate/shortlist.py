@@ -92,10 +92,8 @@ def _ranked(candidates: Sequence[Candidate], device: Device) -> list[Candidate]:
 
     def expected(candidate: Candidate) -> float:
         graph = candidate.sgraph
-        return min(
-            sum(best(kernel, graph, shared) for kernel in graph.kernels)
-            for shared in shared_values(graph, dict(candidate.sizes))
-        )
+        own = shared_values(graph, dict(candidate.sizes))[0]
+        return sum(best(kernel, graph, own) for kernel in graph.kernels)
 
     return sorted(candidates, key=expected)
 
