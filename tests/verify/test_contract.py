@@ -10,7 +10,7 @@ from jax import lax
 
 from prism_jax.ir.nodes import Axis, Iota, Load, Tensor, at
 from prism_jax.ir.ops import numpy_dtype
-from prism_jax.verify import oracles
+from prism_jax.verify import contract, oracles
 from prism_jax.verify.contract import check
 from prism_jax.verify.domains import domains
 from prism_jax.verify.draws import draws
@@ -272,6 +272,26 @@ def test_online_softmax_passes_also_where_a_row_hangs_on_one_rounding(seed):
         seed=seed,
     )
     assert result.passed, str(result)
+
+
+def test_luck_is_not_judged_where_that_would_take_long(monkeypatch):
+    """A plan is refused at once, instead of after a minute in which nothing else is tried."""
+    k, i = Axis("k", 256), Axis("i", 16)
+    sums = program("sums", out(total(t("x", i, k), k), i))
+
+    def exact(x):
+        return np.asarray(x, np.float64).sum(1).astype(np.float32)
+
+    def one_by_one(x):
+        return np.cumsum(x, axis=1, dtype=np.float32)[:, -1]
+
+    excused = check(sums, exact, one_by_one)
+    assert excused.passed, str(excused)
+    assert any(d.lucky_rows for d in excused.table)
+    monkeypatch.setattr(contract, "COMPARED", 0.0)
+    refused = check(sums, exact, one_by_one)
+    assert not refused.passed
+    assert not any(d.lucky_rows for d in refused.table)
 
 
 def test_attention_with_a_missing_rescale_is_refused():
