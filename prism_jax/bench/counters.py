@@ -1,8 +1,8 @@
 """Hardware counters of the kernels of plans, by Nsight Compute: what a kernel waits for.
 
 In: plans by name, on a machine with a GPU and `ncu`. Out: for each name one `Counted` per kernel of
-ours. All plans run in one process under the profiler (jax takes ten seconds to start there), each
-once; clocks and caches are left as they are in use. Library calls are not looked at.
+ours. All plans run in one process under the profiler (that of `sanitize`), each once; clocks and
+caches are left as they are in use. Library calls are not looked at.
 
 >>> kernel = Counted("parts", 21.1, 0.31, 1.9, 0.28, 0.25, 0.36, 0.97, 240, "registers")
 >>> print(kernel)
@@ -18,15 +18,13 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prism_jax.bench import sanitize
 from prism_jax.bench.records import Record, Run
-from prism_jax.bench.sanitize import find
-from prism_jax.emit import emit
 from prism_jax.instantiate.plan import Plan
 from prism_jax.instantiate.plan_text import parse_plan, print_plan
 
@@ -108,23 +106,26 @@ def measured(plans: Mapping[str, Plan]) -> dict[str, tuple[Counted, ...]]:
     Raises:
       RuntimeError: there is no profiler, or it says nothing.
     """
+    from prism_jax.emit import emit
+
     wanted = {name: [k.source.name for k in emit(plan).kernels] for name, plan in plans.items()}
     kernels = sorted({kernel for names in wanted.values() for kernel in names})
     if not kernels:
         return dict.fromkeys(plans, ())
     with tempfile.TemporaryDirectory() as folder:
-        files: list[str] = []
-        for number, plan in enumerate(plans.values()):
-            files.append(str(Path(folder) / f"{number}.txt"))
-            Path(files[-1]).write_text(print_plan(plan))
-        command = [find("ncu"), "--csv", "--page", "details", "--clock-control", "none"]
+        folders = [Path(folder) / str(number) for number in range(len(plans))]
+        for place, plan in zip(folders, plans.values(), strict=True):
+            place.mkdir()
+            (place / "plan.txt").write_text(print_plan(plan))
+        command = [sanitize.find("ncu"), "--csv", "--page", "details", "--clock-control", "none"]
         command += ["--cache-control", "none", "--kernel-name", f"regex:^({'|'.join(kernels)})$"]
         command += [word for section in SECTIONS for word in ("--section", section)]
-        command += [sys.executable, "-m", __name__, *files]
+        command += [sys.executable, "-m", sanitize.__name__, *map(str, folders)]
         text = _output(command)
-    ran = re.findall(r"^== (ran|refused) (\d+)\.txt", text, re.MULTILINE)
-    names = list(plans)
-    order = [(names[int(n)], wanted[names[int(n)]]) for word, n in ran if word == "ran"]
+    ran = sanitize.parse(text, [place.name for place in folders])
+    order = [
+        (name, wanted[name]) for name, one in zip(plans, ran, strict=True) if one.verdict == "clean"
+    ]
     if not order:
         last = (text.strip().splitlines() or ["nothing"])[-1]
         raise RuntimeError(f"the profiler ran no plan; it says: {last}")
@@ -192,39 +193,3 @@ def _counted(kernel: str, metrics: Mapping[str, float]) -> Counted:
         registers=int(value("Registers Per Thread")),
         limit="the size of the grid" if waves < 0.5 else least,
     )
-
-
-# --- the process under the profiler ---------------------------------------------------------------
-
-
-def _inside(files: Sequence[Path]) -> int:
-    import jax
-
-    from prism_jax import device
-    from prism_jax.launch.build import Builder
-    from prism_jax.measure.inputs import random_inputs
-
-    here = device.current()
-    if here.kind != "gpu":
-        print("jax runs on no GPU here", flush=True)
-        return 1
-    plans = [parse_plan(file.read_text()) for file in files]
-    deadline = time.monotonic() + TIMEOUT_SECONDS / 2
-    for file, plan, built in zip(
-        files, plans, Builder(here).functions(plans, deadline), strict=True
-    ):
-        if isinstance(built, str):
-            print(f"== refused {file.name} {built}", flush=True)
-            continue
-        try:
-            jax.block_until_ready(jax.jit(built)(*random_inputs(plan.sgraph.inputs)))
-        except jax.errors.JaxRuntimeError as error:
-            first = (str(error).splitlines() or [""])[0]
-            print(f"== refused {file.name} {first}", flush=True)
-            continue
-        print(f"== ran {file.name}", flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(_inside([Path(word) for word in sys.argv[1:]]))

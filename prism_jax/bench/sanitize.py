@@ -16,6 +16,7 @@ that meet in shared memory without a barrier.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -23,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ TOOLS: Mapping[str, tuple[str, ...]] = {
 }
 PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
 TIMEOUT_SECONDS = 1500.0
+#: For compiling, for each plan.
+COMPILE_SECONDS = 120.0
 #: Lines that are kept of what the sanitizer says of one plan.
 KEPT = 40
 _QUIET = re.compile(r"=+ *(COMPUTE-SANITIZER|ERROR SUMMARY|RACECHECK SUMMARY|LEAK SUMMARY|$)")
@@ -154,7 +157,7 @@ def _wrong(report: Mapping[str, Any]) -> Iterator[str]:
                 yield " ".join([f"{tool}: {plan['name']}: {plan['verdict']}", *plan["lines"][:1]])
 
 
-# --- the process under the sanitizer --------------------------------------------------------------
+# --- the process under the sanitizer, or another of NVIDIA's tools --------------------------------
 
 
 def _inside(folders: Sequence[Path]) -> int:
@@ -162,17 +165,17 @@ def _inside(folders: Sequence[Path]) -> int:
 
     from prism_jax import device
     from prism_jax.instantiate.plan_text import parse_plan
-    from prism_jax.launch.build import Builder
+    from prism_jax.launch.build import Builder, Built
     from prism_jax.measure.inputs import random_inputs
 
     here = device.current()
-    for folder in folders:
+    plans = [parse_plan((folder / "plan.txt").read_text()) for folder in folders]
+    deadline = time.monotonic() + COMPILE_SECONDS * len(plans)
+    ready: Iterable[Built | str] = itertools.repeat("jax runs on no GPU here", len(plans))
+    if here.kind == "gpu":
+        ready = Builder(here).functions(plans, deadline)
+    for folder, plan, built in zip(folders, plans, ready, strict=True):
         print(f"== begin {folder.name}", flush=True)
-        if here.kind != "gpu":
-            print(f"== refused {folder.name} jax runs on no GPU here", flush=True)
-            continue
-        plan = parse_plan((folder / "plan.txt").read_text())
-        (built,) = Builder(here).functions([plan], time.monotonic() + 120.0)
         if isinstance(built, str):
             print(f"== refused {folder.name} {built}", flush=True)
             continue

@@ -25,7 +25,16 @@ from prism_jax.instantiate.rank import Ranking
 from prism_jax.instantiate.shortlist import shortlist
 from prism_jax.instantiate.spent import Spent
 from prism_jax.instantiate.strict import stricter
-from prism_jax.instantiate.tune import REACH, Clock, Emitter, Function, Trials, Tuning, survey
+from prism_jax.instantiate.tune import (
+    REACH,
+    Clock,
+    Emitter,
+    Function,
+    Trials,
+    Tuning,
+    shared_values,
+    survey,
+)
 from prism_jax.ir.program import Program
 from prism_jax.options import Options
 
@@ -366,7 +375,7 @@ def _untuned(candidate: Candidate, device: Device, backend: str) -> list[Plan]:
     search's sizes; the symbols that kernels share are the search's in both.
     """
     kernels, own = candidate.sgraph.kernels, dict(candidate.sizes)
-    shared = {s: n for s, n in own.items() if sum(s in k.symbols for k in kernels) > 1}
+    shared = shared_values(candidate.sgraph, own)[0]
     plans: list[Plan] = []
     for fixed in (shared, own) if device.kind == "gpu" else (own,):
         sizes, schedules = dict(own), list[Schedule]()

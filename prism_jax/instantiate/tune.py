@@ -214,7 +214,7 @@ class _Study:
         return Plan(self.one, "triton", self.device, numbers, (schedule,))
 
     def recall(self, tries: Sequence[Try]) -> None:
-        """Takes what is known of the same kernel in another candidate."""
+        """Takes what was measured of tries, for this candidate or of the same kernel in another."""
         for _, sizes, schedule in tries:
             known = self.trials.times.get(self.plan(sizes, schedule))
             if known is not None:
@@ -223,7 +223,7 @@ class _Study:
     def learn(
         self, made: Sequence[tuple[Try, Function | str]], seconds: Sequence[float | str]
     ) -> None:
-        """Takes what became of tries: why one was not compiled, what those that were took."""
+        """Notes what became of tries: why one was not compiled, what those that were took."""
         runnable = [attempt for attempt, function in made if not isinstance(function, str)]
         self.trials.compiled += len(runnable)
         for _, function in made:
@@ -237,7 +237,7 @@ class _Study:
                 row = (self.name, sizes, schedule, guess, measured)
                 self.trials.rows.append(row)
                 plan = self.plan(sizes, schedule)
-                self.times[sizes, schedule] = self.trials.times[plan] = measured
+                self.trials.times[plan] = measured
                 for tell in watchers:
                     tell(plan, measured)
 

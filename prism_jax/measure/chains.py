@@ -79,7 +79,6 @@ def compile_all(programs: Sequence[Program]) -> None:
 
 def warmed(programs: tuple[Program, Program]) -> tuple[Program, Program]:
     """The programs, each run twice: compiled, and captured if XLA does."""
-    compile_all(programs)
     for program in (*programs, *programs):
         jax.block_until_ready(program())
     return programs
@@ -162,7 +161,9 @@ class Chain:
 
     def runs(self, function: Callable[..., Any]) -> tuple[Program, Program]:
         """The short and the long program, each run twice: compiled, and captured if XLA does."""
-        return warmed(self.programs(function))
+        programs = self.programs(function)
+        compile_all(programs)
+        return warmed(programs)
 
     def time_us(self, function: Callable[..., Any], repetitions: int) -> float:
         """Microseconds of one call, from medians; below zero where the clock cannot tell."""
