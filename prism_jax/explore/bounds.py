@@ -65,8 +65,7 @@ def least_estimate(memory: float, work: float, device: Device) -> float:
     """
     if device.kind == "cpu":
         return max(memory, work) + CPU_STEP_S + device.launch_s
-    slowest = max(memory, work, WAVE_S)
-    return START_S + slowest + (1 - OVERLAP) * (memory + work + WAVE_S - slowest)
+    return float(_overlapping(memory, work, WAVE_S))
 
 
 def least_on_grid(
@@ -79,8 +78,7 @@ def least_on_grid(
     work = work / share
     if device.kind == "cpu":
         return maximum(memory, work) + CPU_STEP_S + device.launch_s
-    slowest = maximum(maximum(memory, work), WAVE_S)
-    return START_S + slowest + (1 - OVERLAP) * (memory + work + WAVE_S - slowest)
+    return _overlapping(memory, work, WAVE_S)
 
 
 def least_times(form: Form, device: Device) -> tuple[Number, Number]:
@@ -113,6 +111,10 @@ def estimate(form: Form, device: Device) -> Number:
     several = (blocks > device.sm_count) & (blocks < 4 * device.sm_count)
     quantised = select(several, ragged, 1.0)
     memory, work = memory * quantised, work * quantised
+    return _overlapping(memory, work, latency)
+
+
+def _overlapping(memory: Number, work: Number, latency: Number) -> Number:
     slowest = maximum(maximum(memory, work), latency)
     return START_S + slowest + (1 - OVERLAP) * (memory + work + latency - slowest)
 
