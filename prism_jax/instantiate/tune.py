@@ -8,6 +8,7 @@ the best is tuned further (`Tuning.refine`).
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,8 @@ from prism_jax.ir.concrete import concrete_tensors
 from prism_jax.ir.sgraph import Kernel, LibraryCall, SGraph
 
 Function = Callable[..., Sequence[Any]]
+Rankings = dict[tuple[str, Sizes], Ranking]
+"""By the kernel's digest alone, and the numbers of the symbols that it shares."""
 
 FIRST, ALL_FIRST, LEAST_FIRST = 20, 80, 4
 """How many tries a kernel gets first, shared out among the numbers of parts of a split; how many
@@ -101,14 +104,22 @@ class Tuning:
       device: whose model ranks.
       trials: takes the counts.
       tries: of all its kernels together, in the beginning.
+      rankings: of kernels that other candidates have too; takes those of this one.
     """
 
-    def __init__(self, candidate: Candidate, device: Device, trials: Trials, tries: int) -> None:
+    def __init__(
+        self,
+        candidate: Candidate,
+        device: Device,
+        trials: Trials,
+        tries: int,
+        rankings: Rankings,
+    ) -> None:
         self.candidate, self.device = candidate, device
         sgraph = candidate.sgraph
         choices = shared_values(sgraph, dict(candidate.sizes))
         self._studies = [
-            [_Study(kernel, sgraph, device, shared, trials) for kernel in sgraph.kernels]
+            [_Study(kernel, sgraph, device, shared, trials, rankings) for kernel in sgraph.kernels]
             for shared in choices
         ]
         kernels = len(choices) * max(1, len(sgraph.kernels))
@@ -145,14 +156,14 @@ class Tuning:
             if before > REACH * beaten or time.monotonic() >= deadline:
                 break
             more = [(study, study.ranking.around(*study.best[1:])) for study in best]
-            _measure(more, emitter, clock, deadline)
+            _measure([more], emitter, clock, deadline)
             if _seconds(best) > before * (1 - LEAST_STEP):
                 break
 
-    def first(self) -> list[tuple[_Study, list[Try]]]:
-        """What to try first."""
-        studies = (study for group in self._studies for study in group)
-        return [(study, study.ranking.first(self._few)) for study in studies]
+    def first(self) -> list[list[tuple[_Study, list[Try]]]]:
+        """What to try first, for each choice of the shared symbols; the model's choice first."""
+        few = self._few
+        return [[(study, study.ranking.first(few)) for study in group] for group in self._studies]
 
     def plan(self) -> Plan | None:
         """The best measured one, None where a kernel has not run."""
@@ -176,12 +187,13 @@ def survey(
     trials: Trials,
 ) -> list[Tuning]:
     """The first tries of all candidates, compiled together: which is best is known before any is
-    tuned for long.
+    tuned for long. The model's choice of what kernels share comes first, candidate after candidate.
     """
     tries = ALL_FIRST // max(1, len(candidates))
-    tunings = [Tuning(candidate, device, trials, tries) for candidate in candidates]
-    work = [item for tuning in tunings for item in tuning.first()]
-    _measure(work, emitter, clock, deadline)
+    rankings: Rankings = {}
+    tunings = [Tuning(candidate, device, trials, tries, rankings) for candidate in candidates]
+    rounds = itertools.zip_longest(*(tuning.first() for tuning in tunings), fillvalue=[])
+    _measure([turn for turns in rounds for turn in turns], emitter, clock, deadline)
     return tunings
 
 
@@ -193,13 +205,17 @@ class _Study:
     """What is known of one kernel under one choice of the shared symbols."""
 
     def __init__(
-        self, kernel: Kernel, sgraph: SGraph, device: Device, shared: dict[str, int], trials: Trials
-    ) -> None:
+        self, kernel: Kernel, sgraph: SGraph, device: Device, shared: dict[str, int],
+        trials: Trials, rankings: Rankings,
+    ) -> None:  # fmt: skip
         self.kernel, self.shared, self.trials = kernel, shared, trials
         self.device = device.name
         self.one, self.name = alone(kernel, sgraph), kernel_name(kernel, sgraph)
         mine = {s: n for s, n in shared.items() if s in kernel.symbols}
-        self.ranking = Ranking(kernel, device, mine)
+        key = self.one.digest, tuple(sorted(mine.items()))
+        if key not in rankings:
+            rankings[key] = Ranking(kernel, device, mine)
+        self.ranking = rankings[key]
         self.times: dict[tuple[Sizes, Schedule], float] = {}
 
     @property
@@ -242,47 +258,74 @@ class _Study:
                     tell(plan, measured)
 
 
+@dataclass
+class _Batch:
+    """Tries of one kernel that are timed together, and what compiling them gave."""
+
+    study: _Study
+    tries: list[Try]
+    made: list[tuple[Try, Function | str]] = field(
+        default_factory=list[tuple["Try", "Function | str"]]
+    )
+    seconds: Future[list[float | str]] | None = None
+
+
 def _measure(
-    work: list[tuple[_Study, list[Try]]], emitter: Emitter, clock: Clock, deadline: float
+    turns: Sequence[Sequence[tuple[_Study, list[Try]]]],
+    emitter: Emitter,
+    clock: Clock,
+    deadline: float,
 ) -> None:
-    """Compiles what all studies want to try, and times each study's kernels together as soon as
-    they are there: the device measures what is compiled while the next is being compiled.
+    """Compiles what the studies of all turns want to try, and times a batch of each study's kernels
+    as soon as they are there: the device measures what is compiled while the next is being
+    compiled.
     """
-    wanted = _fresh(work)
-    # A few of each study in turn, then study by study: where the time ends, every kernel has
-    # something that runs.
-    order = [(s, n) for s, (_, tries) in enumerate(wanted) for n in range(len(tries))]
-    order.sort(key=lambda place: (0, *place[::-1]) if place[1] < LEAST_FIRST else (1, *place))
-    plans = [wanted[s][0].plan(*wanted[s][1][n][1:]) for s, n in order]
+    order = _order(turns)
+    batches = list({id(batch): batch for batch, _ in order}.values())
+    plans = [batch.study.plan(*attempt[1:]) for batch, attempt in order]
     now = time.monotonic()
-    made: list[list[tuple[Try, Function | str]]] = [[] for _ in wanted]
-    times: dict[int, Future[list[float | str]]] = {}
     with ThreadPoolExecutor(1, "prism_jax_measure") as beside:
         functions = emitter.functions(plans, now + COMPILE_SHARE * (deadline - now))
-        for (s, n), function in zip(order, functions, strict=True):
-            study, tries = wanted[s]
-            made[s].append((tries[n], function))
-            if len(made[s]) == len(tries):
-                runnable = [f for _, f in made[s] if not isinstance(f, str)]
-                inputs = concrete_tensors(study.one, study.shared)
-                times[s] = beside.submit(_times, clock, runnable, inputs, deadline)
-    for s, (study, _) in enumerate(wanted):
-        if s in times:
-            study.learn(made[s], times[s].result())
-    for study, tries in work:
-        study.recall(tries)
+        for (batch, attempt), function in zip(order, functions, strict=True):
+            batch.made.append((attempt, function))
+            if len(batch.made) == len(batch.tries):
+                runnable = [f for _, f in batch.made if not isinstance(f, str)]
+                inputs = concrete_tensors(batch.study.one, batch.study.shared)
+                batch.seconds = beside.submit(_times, clock, runnable, inputs, deadline)
+    for batch in batches:
+        if batch.seconds is not None:
+            batch.study.learn(batch.made, batch.seconds.result())
+    for turn in turns:
+        for study, tries in turn:
+            study.recall(tries)
 
 
-def _fresh(work: Sequence[tuple[_Study, list[Try]]]) -> list[tuple[_Study, list[Try]]]:
-    """What has not been measured: a kernel that several candidates have, once."""
+def _order(turns: Sequence[Sequence[tuple[_Study, list[Try]]]]) -> list[tuple[_Batch, Try]]:
+    """Every try that was not measured, in the order of compiling: turn after turn a few of each
+    study, one for each in turn, then all the others. Where the time ends, the kernels of the first
+    turns all have something that runs, and it was timed.
+    """
     asked: set[Plan] = set()
-    found: list[tuple[_Study, list[Try]]] = []
-    for study, tries in work:
-        plans = {study.plan(*attempt[1:]): attempt for attempt in tries}
-        new = [plan for plan in plans if plan not in asked and plan not in study.trials.times]
-        asked.update(new)
-        found.append((study, [plans[plan] for plan in new]))
-    return found
+    first: list[tuple[_Batch, Try]] = []
+    later: list[tuple[_Batch, Try]] = []
+    for turn in turns:
+        fresh = [(study, _fresh(study, tries, asked)) for study, tries in turn]
+        few = [_Batch(study, tries[:LEAST_FIRST]) for study, tries in fresh]
+        rest = [_Batch(study, tries[LEAST_FIRST:]) for study, tries in fresh]
+        places = ((n, batch) for batch in few for n in range(len(batch.tries)))
+        first += [
+            (batch, batch.tries[n]) for n, batch in sorted(places, key=lambda place: place[0])
+        ]
+        later += [(batch, attempt) for batch in rest for attempt in batch.tries]
+    return [*first, *later]
+
+
+def _fresh(study: _Study, tries: Sequence[Try], asked: set[Plan]) -> list[Try]:
+    """What has not been measured or asked for: a kernel that several candidates have, once."""
+    plans = {study.plan(*attempt[1:]): attempt for attempt in tries}
+    new = [plan for plan in plans if plan not in asked and plan not in study.trials.times]
+    asked.update(new)
+    return [plans[plan] for plan in new]
 
 
 def _times(

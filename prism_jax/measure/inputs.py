@@ -7,6 +7,7 @@ repeat each other, cost less power and run faster: there are none. Imports no ja
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ DRAWN = 1_048_573
 DEVIATION = 0.25
 
 
+Kind = tuple[tuple[int, ...], str, int]
+"""Shape, dtype, and which one it is of those alike: tensors of one kind have the same values."""
+
+
 def random_inputs(tensors: Sequence[Tensor], seed: int = 0) -> list[jax.Array]:
     """One array on jax's default device for each of `tensors`."""
     import jax
@@ -38,17 +43,33 @@ def random_values(tensors: Sequence[Tensor], seed: int = 0) -> list[np.ndarray[A
     >>> x.shape, str(x.dtype), sorted({*i.tolist()} | {0, 1})
     ((2, 3), 'bfloat16', [0, 1])
     """
-    rng = np.random.default_rng(seed)
-    return [_values(rng, tensor) for tensor in tensors]
+    return [values(kind, seed) for kind in kinds(tensors)]
 
 
-def _values(rng: np.random.Generator, tensor: Tensor) -> np.ndarray[Any, Any]:
-    shape = tuple(int(size) for size in tensor.shape)
+def kinds(tensors: Sequence[Tensor]) -> list[Kind]:
+    """What the values of each of `tensors` depend on.
+
+    >>> kinds([Tensor("x", (2,), "int8"), Tensor("y", (2,), "int8"), Tensor("z", (), "int8")])
+    [((2,), 'int8', 0), ((2,), 'int8', 1), ((), 'int8', 0)]
+    """
+    alike: Counter[tuple[tuple[int, ...], str]] = Counter()
+    found: list[Kind] = []
+    for tensor in tensors:
+        shape = tuple(int(size) for size in tensor.shape)
+        found.append((shape, tensor.dtype, alike[shape, tensor.dtype]))
+        alike[shape, tensor.dtype] += 1
+    return found
+
+
+def values(kind: Kind, seed: int = 0) -> np.ndarray[Any, Any]:
+    """The values of one kind, drawn anew."""
+    shape, name, number = kind
+    rng = np.random.default_rng((seed, number, *shape))
     count = min(DRAWN, int(np.prod(shape, dtype=np.int64)))
-    if tensor.dtype.startswith(("float", "bfloat")):
+    if name.startswith(("float", "bfloat")):
         drawn = DEVIATION * rng.standard_normal(count, np.float32)
     else:
         drawn = rng.integers(0, 2, count)
     # numpy knows the narrow floats by ml_dtypes's types, not by name.
-    dtype = np.dtype(getattr(ml_dtypes, tensor.dtype, tensor.dtype))
+    dtype = np.dtype(getattr(ml_dtypes, name, name))
     return np.resize(drawn.astype(dtype), shape)

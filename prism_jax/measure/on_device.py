@@ -30,7 +30,7 @@ import numpy as np
 
 from prism_jax.ir.nodes import Tensor
 from prism_jax.launch.value import Launch
-from prism_jax.measure.inputs import random_values
+from prism_jax.measure.inputs import Kind, kinds, values
 from prism_jax.measure.sketch import PLACES, Reading, Sketch
 
 #: Iterations of one profile, and the seconds after which fewer do.
@@ -42,6 +42,9 @@ COMPARED_BYTES = 16 * 2**20
 PROFILER = "jax.experimental.mosaic.gpu.profiler"
 #: Share of the free memory that measuring may use, if it is not told how much.
 SHARE, MOST_BYTES = 0.25, 2 * 2**30
+#: Of that, what inputs may take beside it that a later batch may read: kernels of one program share
+#: their inputs' shapes, and to draw and send 100 MB takes longer than to time a batch of kernels.
+KEPT_SHARE = 0.5
 
 
 class ContextLostError(Exception):
@@ -60,19 +63,23 @@ class OverwrittenError(Exception):
 class _Batch:
     run: Any
     launches: Sequence[Launch]
-    arrays: Sequence[Any]
+    inputs: Sequence[_Input]
     room: int
+
+    @property
+    def arrays(self) -> list[Any]:
+        return [one.device for one in self.inputs]
 
 
 @dataclasses.dataclass
-class _Inputs:
-    tensors: tuple[Tensor, ...]
-    host: list[np.ndarray[Any, Any]]
-    device: list[Any]
+class _Input:
+    host: np.ndarray[Any, Any]
+    device: Any
 
 
 _limit: int | None = None
-_inputs: _Inputs | None = None
+_kept: dict[Kind, _Input] = {}
+"""What was read last stands last."""
 _batch: _Batch | None = None
 
 
@@ -92,7 +99,8 @@ def start(memory_bytes: int | None) -> int:
         free, total = _device_memory()
         limit = min(int(SHARE * free), memory_bytes or MOST_BYTES)
         # Some is XLA's own: constants, scratch memory, what fragments.
-        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{(limit + 2**28) / total:.6f}"
+        most = limit * (1 + KEPT_SHARE) + 2**28
+        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{most / total:.6f}"
         import jax
 
         if jax.default_backend() != "gpu":
@@ -120,8 +128,9 @@ def build(launches: Sequence[Launch], inputs: tuple[Tensor, ...], room: int) -> 
             outputs.append(call(*(args[n] for n in where)))
         return outputs
 
-    arrays = _arrays(inputs)
-    _batch = _Batch(jax.jit(chained).lower(arrays).compile(), launches, arrays, room)
+    read = _read(inputs)
+    arrays = [one.device for one in read]
+    _batch = _Batch(jax.jit(chained).lower(arrays).compile(), launches, read, room)
 
 
 def probe() -> None:
@@ -209,15 +218,25 @@ def _profile(batch: _Batch, iterations: int) -> list[list[float]]:
     return [[ms for _, ms in row] for row in rows]
 
 
-def _arrays(inputs: tuple[Tensor, ...]) -> list[Any]:
+def _read(inputs: tuple[Tensor, ...]) -> list[_Input]:
+    """The arrays of these inputs: those of an earlier batch where it had such inputs."""
     import jax
 
-    global _inputs
-    if _inputs is None or _inputs.tensors != inputs:
-        _inputs = None  # the old ones are freed before the new ones are made
-        host = random_values(inputs)
-        _inputs = _Inputs(inputs, host, [jax.device_put(values) for values in host])
-    return _inputs.device
+    wanted = kinds(inputs)
+    room = KEPT_SHARE * (_limit or MOST_BYTES)
+    for kind in reversed([kind for kind in _kept if kind not in wanted]):
+        room -= _kept[kind].device.nbytes
+        if room < 0:
+            del _kept[kind]
+    found: list[_Input] = []
+    for kind in wanted:
+        known = _kept.pop(kind, None)
+        if known is None:
+            host = values(kind)
+            known = _Input(host, jax.device_put(host))
+        _kept[kind] = known
+        found.append(known)
+    return found
 
 
 def _check_inputs(batch: _Batch) -> None:
@@ -226,17 +245,15 @@ def _check_inputs(batch: _Batch) -> None:
     A write past a kernel's own results often stays within memory that is this process's, and then
     nothing else notices. Of large inputs both ends are compared, which such a write meets first.
     """
-    global _inputs
-    if _inputs is None or _inputs.device is not batch.arrays:
-        return
-    for host, array in zip(_inputs.host, batch.arrays, strict=True):
+    for one in batch.inputs:
+        host, array = one.host, one.device
         if array.nbytes <= COMPARED_BYTES:
             same = _equal(host, array)
         else:
             rows = max(1, len(host) * COMPARED_BYTES // (2 * array.nbytes))
             same = _equal(host[:rows], array[:rows]) and _equal(host[-rows:], array[-rows:])
         if not same:
-            _inputs = None
+            _kept.clear()
             raise OverwrittenError("wrote into its inputs")
 
 

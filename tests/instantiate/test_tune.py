@@ -123,6 +123,34 @@ def test_measuring_does_not_wait_for_the_last_kernel(candidate: Candidate) -> No
     assert tuning.seconds == len(candidate.sgraph.kernels)
 
 
+def test_the_first_candidate_is_timed_before_the_second_is_compiled(candidate: Candidate) -> None:
+    """Where the time ends early, the best by the model has run as a whole."""
+    kernels = len(candidate.sgraph.kernels)
+    choices = len(tune.shared_values(candidate.sgraph, dict(candidate.sizes)))
+    enough, timed = kernels * tune.LEAST_FIRST, threading.Semaphore(0)
+    waited: list[bool] = []
+
+    class Ending(Compiler):
+        def functions(self, plans: Sequence[Plan], deadline: float) -> Iterator[Any]:
+            self.asked += plans
+            yield from plans[:enough]
+            waited.append(all(timed.acquire(timeout=20.0) for _ in range(kernels)))
+            yield from ["not compiled: no time left"] * (len(plans) - enough)
+
+    def telling(functions: Sequence[Any], sgraph: SGraph, deadline: float) -> list[float | str]:
+        timed.release()
+        return [1.0] * len(functions)
+
+    graph = replace(candidate.sgraph, compute="float64")
+    other = replace(candidate, make=lambda: (graph, candidate.form))
+    both, compiler = [candidate, other], Ending(0)
+    first, second = tune.survey(both, H100, compiler, telling, soon(), Trials())
+    assert waited == [True]
+    assert len(compiler.asked) >= 2 * choices * enough
+    assert first.plan() is not None
+    assert second.plan() is None
+
+
 def test_a_clock_that_fails_is_an_error(candidate: Candidate) -> None:
     def broken(functions: Sequence[Any], sgraph: SGraph, deadline: float) -> list[float | str]:
         raise RuntimeError("no clock")

@@ -145,23 +145,52 @@ def test_nothing_runs_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> Non
         on_device.probe()
 
 
-def test_inputs_are_kept_and_replaced() -> None:
-    first = on_device._arrays((X, W))
-    assert on_device._arrays((X, W)) is first
-    assert [a.shape for a in on_device._arrays((W,))] == [(100,)]
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
+    """The inputs that are kept: none at first."""
+    kept: dict[Any, Any] = {}
+    monkeypatch.setattr(on_device, "_kept", kept)
+    return kept
+
+
+def test_inputs_are_kept_for_other_batches(kept: dict[Any, Any]) -> None:
+    def named(name: str, like: Tensor) -> Tensor:
+        return Tensor(name, like.shape, like.dtype)
+
+    x, w = on_device._read((X, W))
+    assert [one.device.shape for one in (x, w)] == [(3, 100), (100,)]
+    again, other, more = on_device._read((named("v", W), named("y", X), named("z", X)))
+    assert (again, other) == (w, x)
+    assert more.host.tobytes() != x.host.tobytes()  # two tensors of one shape are not the same
+    assert len(kept) == 3
+
+
+def test_inputs_that_are_not_read_take_a_share_of_the_memory(
+    kept: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_device, "_limit", int(1000 / on_device.KEPT_SHARE))
+    tensors = [Tensor("t", (n,), "float32") for n in (100, 110, 120)]
+    for tensor in tensors:
+        on_device._read((tensor,))
+    assert [kind[0] for kind in kept] == [(100,), (110,), (120,)]  # 840 bytes beside the last
+    on_device._read((W,))
+    assert [kind[0] for kind in kept] == [(110,), (120,), (100,)]  # W is of the first one's kind
+    on_device._read((X,))
+    assert [kind[0] for kind in kept] == [(120,), (100,), (3, 100)]
 
 
 @pytest.mark.parametrize("compared", [1 << 20, 16])
-def test_changed_inputs_are_noticed(monkeypatch: pytest.MonkeyPatch, compared: int) -> None:
+def test_changed_inputs_are_noticed(
+    kept: dict[Any, Any], monkeypatch: pytest.MonkeyPatch, compared: int
+) -> None:
     monkeypatch.setattr(on_device, "COMPARED_BYTES", compared)
     build([Played(lambda x, w: [x + w])])
     on_device.probe()
-    kept = on_device._inputs
-    assert kept is not None
-    kept.device[1] = kept.device[1].at[2, 99].set(7)  # as a write past the end would
+    (x,) = (one for kind, one in kept.items() if kind[0] == X.shape)
+    x.device = x.device.at[2, 99].set(7)  # as a write past the end would
     with pytest.raises(on_device.OverwrittenError):
         on_device.probe()
-    assert on_device._inputs is None
+    assert not kept
     build([Played(lambda x, w: [x + w])])
     on_device.probe()
 
@@ -175,7 +204,7 @@ def test_memory_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert on_device.start(None) == 1 << 30
     fraction = float(on_device.os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"])
-    assert fraction == pytest.approx(1.25 / 80, rel=1e-3)
+    assert fraction == pytest.approx(1.75 / 80, rel=1e-3)
     assert on_device.start(5) == 1 << 30  # a process has one limit
 
 
