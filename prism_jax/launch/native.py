@@ -56,7 +56,7 @@ def call(
         return target(
             *arrays,
             name=binary.name,
-            kernel_type="ptx",
+            kernel_type="cubin",
             kernel_data=binary.cubin,
             **{name: np.int32(size) for name, size in sizes.items()},
         )
