@@ -667,6 +667,7 @@ def _warm(**changes: Any) -> warm.Warm:
     base = warm.Warm(
         row="p b=1", device="cpu", runs=3, cold_s=9.0, jit_s=0.1, prism_s=0.2, jit_cpu_s=0.1,
         prism_cpu_s=0.19, import_s=0.02, imported=(), same_bytes=True, jax_cache_hits=True,
+        found_s=0.28,
     )  # fmt: skip
     return dataclasses.replace(base, **changes)
 
@@ -674,7 +675,7 @@ def _warm(**changes: Any) -> warm.Warm:
 def test_a_warm_row_shows_what_it_does_not_keep() -> None:
     assert _warm().good
     assert warm.line(_warm()) == [
-        "p b=1", "9.0 s", "100", "200", "100", "90", "20", "same", "hits", "",
+        "p b=1", "9.0 s", "100", "200", "100", "90", "20", "same", "hits, 280", "",
     ]  # fmt: skip
     for changes, shown in (
         ({"prism_s": 0.251}, "!"),
@@ -698,6 +699,7 @@ def test_warm_processes_are_measured(
     (row,) = json.loads((tmp_path / "w.json").read_text())["rows"]
     assert (row["imported"], row["same_bytes"], row["jax_cache_hits"]) == ([], True, True)
     assert row["cold_s"] > row["prism_s"] > row["import_s"] > 0.0
+    assert row["found_s"] > row["import_s"]
     with pytest.raises(RuntimeError, match="no suite 'doc'"):
         warm.first(CHAIN, "jit", {})
 

@@ -287,6 +287,32 @@ def test_kernels_chain_and_lower_without_a_gpu(by_xla: bool) -> None:
 
 
 @needs_triton
+def test_what_jax_stores_is_text(tmp_path: Path) -> None:
+    """XLA cannot read back a stored program with machine code in it."""
+
+    def data() -> bytes:
+        program = cuda.kernel_call(binary, (2,), [VECTOR], by_xla=True)
+        (call,) = calls(lower(lambda x, y: program(x, y)[0], VECTOR, VECTOR))
+        return call["mhlo.backend_config"]["kernel_data"].value_bytes
+
+    binary = compile_kernel(ADD, 90)
+    names = [f"jax_{name}" for name in native.SETTINGS]
+    before = [getattr(jax.config, name) for name in names]
+    try:
+        for values, code in (
+            ((True, None), binary.cubin),
+            ((True, str(tmp_path)), binary.ptx.encode()),
+            ((False, str(tmp_path)), binary.cubin),
+        ):
+            for name, value in zip(names, values, strict=True):
+                jax.config.update(name, value)
+            assert data() == code
+    finally:
+        for name, value in zip(names, before, strict=True):
+            jax.config.update(name, value)
+
+
+@needs_triton
 def test_who_can_launch_a_kernel() -> None:
     binary = compile_kernel(ADD, 90)
     assert entry.parameters(binary.ptx, "add") == tuple(f"add_param_{n}" for n in range(3))

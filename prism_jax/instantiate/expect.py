@@ -49,6 +49,7 @@ Column = npt.NDArray[np.float64]
 # measured one in geometric mean (1.27x by `explore.bounds` alone), the best is among the first ten
 # for 91 % of kernels (70 %). Fitted to one suite and judged by the other: 1.09x and 1.16x.
 START_S, LATENCY_S, BLOCK_S = 0.8e-6, 0.25e-6, 0.03e-6
+BLOCK_WARPS = 0.0
 STEP_S, WARP_STEP_S, EXCHANGE_S = 0.01e-6, 0.01e-6, 0.02e-6
 SM_SHARE = 1.65
 CACHED_SHARE = 0.8
@@ -125,7 +126,7 @@ def expected(form: Form, short: Any, device: Device, shape: Shape) -> Column:
     ends = waves * (LATENCY_S + looped * TAIL * operands / sm_rate)
     spare = threads * THREAD_ELEMENTS / np.maximum(1.0, np.maximum(widest, held))
     exchange = EXCHANGE_S * waves * np.log2(np.maximum(1.0, spare))
-    starts = START_S + BLOCK_S * each * warps
+    starts = START_S + BLOCK_S * each * (warps + BLOCK_WARPS)
     found = starts + ends + exchange + slowest
     found = found + (1 - OVERLAP) * (sum(overlapping) - slowest)
     return np.where(registers > MOST_REGISTERS, np.inf, found)

@@ -10,6 +10,11 @@ XLA documents the target for PTX. What it is given goes to the driver as it is, 
 code in the same place (cuModuleLoadDataEx: "a cubin, PTX or fatbin"), so nothing is compiled again.
 That both hold is known for the jaxlib versions from `SINCE` on; before, and for kernels that need
 more (scalars, zeroed results, scratch memory, clusters), the FFI target serves.
+
+Trap: in a compiled program that jax's persistent cache stores, XLA keeps the code as text, and what
+is no text makes the whole entry unreadable for the next process (a warning and a compilation each
+time; jaxlib 0.11.2). `kernel_type="cubin"` is parsed there, but no kernel made of it. So where that
+cache is on, the driver gets PTX, which it compiles once and remembers itself.
 """
 
 from __future__ import annotations
@@ -26,6 +31,8 @@ from prism_jax.emit.binary import Binary
 TARGET = "__gpu$xla.gpu.ptx"
 #: The first released jaxlib on which machine code in the place of PTX was run.
 SINCE = (0, 11, 2)
+#: Of jax, on which it depends whether it stores what it compiles.
+SETTINGS = ("enable_compilation_cache", "compilation_cache_dir")
 
 
 def able(binary: Binary) -> bool:
@@ -56,9 +63,15 @@ def call(
         return target(
             *arrays,
             name=binary.name,
-            kernel_type="cubin",
-            kernel_data=binary.cubin,
+            kernel_type="ptx",
+            kernel_data=binary.ptx.encode() if _stored() else binary.cubin,
             **{name: np.int32(size) for name, size in sizes.items()},
         )
 
     return launch
+
+
+def _stored() -> bool:
+    """Whether jax stores the programs that it compiles."""
+    on, folder = (getattr(jax.config, f"jax_{n}") for n in SETTINGS)
+    return bool(on and folder)

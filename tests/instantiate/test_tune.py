@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +41,12 @@ def candidate() -> Candidate:
     program = lift(jax.make_jaxpr(gated)(*shapes), "gated")
     found = search(program, [Form(program)], H100)
     return max(found.candidates, key=lambda c: len(c.sgraph.kernels))
+
+
+def another(candidate: Candidate) -> Candidate:
+    """One with kernels of its own: it computes in another dtype."""
+    graph = replace(candidate.sgraph, compute="float64")
+    return replace(candidate, make=lambda: (graph, candidate.form))
 
 
 class Compiler:
@@ -114,7 +121,8 @@ def test_measuring_does_not_wait_for_the_last_kernel(candidate: Candidate) -> No
     trials = Trials()
     compiler = Slow(10**6)
     (tuning,) = tune.survey([candidate], H100, compiler, watching, soon(), trials)
-    assert early == [True]
+    assert early
+    assert all(early)
     assert trials.measured == trials.compiled == len(compiler.asked) == len(trials.rows)
     expected = {name: 0.0 for name, *_ in trials.rows}
     for name, *_, seconds in trials.rows:  # a kernel's tries in their order, kernel after kernel
@@ -132,6 +140,8 @@ def test_the_first_candidate_is_timed_before_the_second_is_compiled(candidate: C
 
     class Ending(Compiler):
         def functions(self, plans: Sequence[Plan], deadline: float) -> Iterator[Any]:
+            if waited:
+                return (yield from ["not compiled: no time left"] * len(plans))
             self.asked += plans
             yield from plans[:enough]
             waited.append(all(timed.acquire(timeout=20.0) for _ in range(kernels)))
@@ -141,14 +151,34 @@ def test_the_first_candidate_is_timed_before_the_second_is_compiled(candidate: C
         timed.release()
         return [1.0] * len(functions)
 
-    graph = replace(candidate.sgraph, compute="float64")
-    other = replace(candidate, make=lambda: (graph, candidate.form))
-    both, compiler = [candidate, other], Ending(0)
+    both, compiler = [candidate, another(candidate)], Ending(0)
     first, second = tune.survey(both, H100, compiler, telling, soon(), Trials())
     assert waited == [True]
     assert len(compiler.asked) >= 2 * choices * enough
     assert first.plan() is not None
     assert second.plan() is None
+
+
+def test_what_is_far_from_the_best_gets_a_few_tries_only(candidate: Candidate) -> None:
+    asked: dict[str, list[int]] = {}
+
+    def watch(
+        slower: float, functions: Sequence[Any], sgraph: SGraph, deadline: float
+    ) -> list[float | str]:
+        return [slower if sgraph.compute == "float64" else 1.0] * len(functions)
+
+    for slower in (tune.PROMISING - 0.01, tune.PROMISING + 0.01):
+        compiler = Compiler(10**6)
+        both, seen = [another(candidate), candidate], functools.partial(watch, slower)
+        tune.survey(both, H100, compiler, seen, soon(), Trials())
+        for compute in ("float32", "float64"):
+            mine = sum(plan.sgraph.compute == compute for plan in compiler.asked)
+            asked.setdefault(compute, []).append(mine)
+    most, choices = tune.LEAST_FIRST, tune.shared_values(candidate.sgraph, dict(candidate.sizes))
+    near, far = asked["float64"]
+    assert near > far
+    assert far <= most * len(choices) * len(candidate.sgraph.kernels)
+    assert asked["float32"] == [near, near]
 
 
 def test_a_clock_that_fails_is_an_error(candidate: Candidate) -> None:
