@@ -18,7 +18,7 @@ from prism_jax.device import Device
 from prism_jax.explore.bounds import estimate
 from prism_jax.explore.masked import cut_loops, steps_left
 from prism_jax.explore.sizes import Table, evaluate
-from prism_jax.instantiate.expect import CACHED_SHARE, Shape, expected
+from prism_jax.instantiate.expect import Shape, expected
 from prism_jax.instantiate.plan import Schedule
 from prism_jax.instantiate.work import share_left, wasted
 from prism_jax.ir.forms import Form
@@ -28,15 +28,17 @@ Sizes = tuple[tuple[str, int], ...]
 Try = tuple[float, Sizes, Schedule]
 """Estimated seconds, sizes, schedule."""
 
-IN_FLIGHT = 48 * 1024
+IN_FLIGHT = 10 * 1024
 """Bytes of operands on their way in a block that keep its share of the memory busy."""
+STREAMED_SHARE = 0.8
+"""Of the L2 cache: hints are for kernels that move more."""
 DEEPEST = 8
 WARPS, MORE_WARPS = (4, 8, 2, 1), 16
 """Of first tries, which wins where the model sees no difference first; of what is tried next to
 what measured well.
 """
 SWIZZLES = (4, 8)
-EVEN = 0.01
+EVEN = 0.015
 """So much worse is a pipeline held to be for each step more or less than keep the memory busy."""
 NEAR = 1.15
 """What is next to the best is tried up to so many times its estimate: of 315 tries beyond, one was
@@ -81,7 +83,7 @@ class Ranking:
         moved = np.broadcast_to(np.asarray(form.compulsory + form.stored, np.float64), rows)[chosen]
         # What the cache holds, hints only make others lose: a kernel that gained 5 % by them where
         # it was called again and again took 1.4 times as long among other kernels.
-        self.streams = bool(moved.min(initial=np.inf) >= CACHED_SHARE * device.l2_bytes)
+        self.streams = bool(moved.min(initial=np.inf) >= STREAMED_SHARE * device.l2_bytes)
         self._shapes, self._seconds = self._times(form, table, rows, chosen)
         best = self._seconds.min(axis=0, initial=np.inf)
         order = np.argsort(best, kind="stable")

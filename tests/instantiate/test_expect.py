@@ -59,7 +59,7 @@ def test_every_term_moves_the_estimate_as_its_cause_does() -> None:
     # One block more than multiprocessors: one of them does twice the work.
     same: dict[str, Any] = {"loaded": weights, "operands": 8192}
     one_more = seconds(matmul(blocks=H100.sm_count + 1, **same))
-    assert one_more > 1.2 * seconds(matmul(blocks=H100.sm_count, **same))
+    assert one_more > 1.15 * seconds(matmul(blocks=H100.sm_count, **same))
     # Small steps need a deep pipeline; a few large ones have long ends.
     assert seconds(matmul(tile=16), stages=2) > 1.1 * seconds(matmul(tile=16), stages=6)
     assert seconds(matmul(tile=2048, widest=0)) > 1.1 * seconds(matmul(tile=128, widest=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from prism_jax.emit import compile as toolchain
 from prism_jax.emit.binary import KernelSource
 from prism_jax.explore import Candidate, Form, search
 from prism_jax.extract import lift
-from prism_jax.instantiate import Judge, Plan, choose, tune
+from prism_jax.instantiate import Judge, Plan, choose, rank, tune
 from prism_jax.instantiate.rank import Ranking
 from prism_jax.instantiate.shortlist import shortlist
 from prism_jax.instantiate.tune import Trials
@@ -231,7 +232,10 @@ def test_hints_are_for_what_the_cache_does_not_hold(rows: int, streams: bool) ->
     assert any(hinted) == ranking.streams == streams
 
 
-def test_what_is_near_has_as_many_elements_for_each_warp(candidate: Candidate) -> None:
+def test_what_is_near_has_as_many_elements_for_each_warp(
+    candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank, "NEAR", math.inf)
     ranking = Ranking(candidate.sgraph.kernels[0], H100, {})
     _, sizes, schedule = ranking.first(1)[0]
     near = ranking.around(sizes, replace(schedule, num_warps=4))
