@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from prism_jax.emit import workers
-from prism_jax.emit.workers import CrashError, Pool, TargetError, TimeLimitError
+from prism_jax.emit.workers import CrashError, Kind, Pool, TargetError, TimeLimitError
 
 
 @pytest.fixture
@@ -93,6 +93,16 @@ def test_a_hang_is_killed_with_its_children(pool: Pool, tmp_path: Path) -> None:
         pool.run("os:system", script, timeout=1.0)
     assert time.monotonic() - start < 10.0
     wait_for(int((tmp_path / "pid").read_text()))
+
+
+def test_others_go_before_nice_workers(pool: Pool) -> None:
+    mine = os.nice(0)
+    assert pool.run("os:nice", 0, timeout=20.0) == mine
+    nice = Pool(lambda: os.environ, Kind(niceness=3))
+    try:
+        assert nice.run("os:nice", 0, timeout=20.0) == min(19, mine + 3)
+    finally:
+        nice.close()
 
 
 def test_memory_is_bounded(pool: Pool) -> None:

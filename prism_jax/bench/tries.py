@@ -24,7 +24,9 @@ from prism_jax.ir.sgraph import Kernel
 
 __all__ = ["Tries", "judged", "load"]
 
-SCHEMA = 1
+SCHEMA = 2
+GRAPH = "\nsgraph "
+"""What separates a plan's numbers from its structure."""
 
 
 @dataclass
@@ -50,13 +52,17 @@ class Tries:
             tune.watchers.remove(self.add)
 
     def save(self, path: Path) -> None:
-        """Writes the file."""
-        rows = [
-            {"row": row, "plan": print_plan(plan), "seconds": seconds}
-            for (row, _), tries in self.found.items()
-            for plan, seconds in tries
-        ]
-        path.write_text(json.dumps({"schema": SCHEMA, "tries": rows}))
+        """Writes the file: each kernel once, with the numbers of each of its tries."""
+        kernels: list[dict[str, Any]] = []
+        for (row, _), tries in self.found.items():
+            texts = [print_plan(plan).partition(GRAPH) for plan, _ in tries]
+            measured = [
+                [numbers, round(seconds * 1e6, 4)]
+                for (numbers, _, _), (_, seconds) in zip(texts, tries, strict=True)
+            ]
+            kernels.append({"row": row, "sgraph": texts[0][2], "tries": measured})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"schema": SCHEMA, "kernels": kernels}, indent=1) + "\n")
 
 
 def load(path: Path) -> Tries:
@@ -66,9 +72,10 @@ def load(path: Path) -> Tries:
         data: dict[str, Any] = json.loads(path.read_text())
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema {data['schema']} is not {SCHEMA}")
-        for one in data["tries"]:
-            found.row = str(one["row"])
-            found.add(parse_plan(one["plan"]), float(one["seconds"]))
+        for kernel in data["kernels"]:
+            found.row, graph = str(kernel["row"]), str(kernel["sgraph"])
+            for numbers, microseconds in kernel["tries"]:
+                found.add(parse_plan(f"{numbers}{GRAPH}{graph}"), float(microseconds) * 1e-6)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no tries: {error}") from error
     return found

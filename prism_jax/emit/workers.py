@@ -52,12 +52,12 @@ _HEADER = struct.Struct("<Q")
 
 _BOOT = """
 import json, sys, types
-package, folders, sys.path[:], rooms, memory, idle = json.loads(sys.argv[1])
+package, folders, sys.path[:], rooms, *limits = json.loads(sys.argv[1])
 for name in (package, *(package + "." + room for room in rooms)):
     module = sys.modules[name] = types.ModuleType(name)
     module.__path__ = [folder + name[len(package):].replace(".", "/") for folder in folders]
 from importlib import import_module
-import_module(package + ".emit.workers").serve(memory, idle)
+import_module(package + ".emit.workers").serve(*limits)
 """
 
 
@@ -70,11 +70,13 @@ class Kind:
         `__init__`, so that a worker imports the modules it needs and nothing else.
       memory_bytes: address space, None for no limit (CUDA reserves more than any machine has).
       idle_seconds: without work for this long a worker ends itself.
+      niceness: how much others go before it, as `os.nice` has it.
     """
 
     rooms: tuple[str, ...] = ("emit",)
     memory_bytes: int | None = MEMORY_BYTES
     idle_seconds: float = IDLE_SECONDS
+    niceness: int = 0
 
 
 class WorkerError(Exception):
@@ -321,8 +323,9 @@ def _forget_pools() -> None:
 os.register_at_fork(after_in_child=_forget_pools)
 
 
-def serve(memory_bytes: int | None, idle_seconds: float) -> None:
+def serve(memory_bytes: int | None, idle_seconds: float, niceness: int) -> None:
     """A worker's life: read a request, answer it, until nobody asks any more."""
+    os.nice(niceness)
     requests, answers = os.dup(0), os.dup(1)
     # What the compiler prints must not end up among the answers, nor read the requests.
     os.dup2(2, 1)
@@ -355,7 +358,8 @@ def serve(memory_bytes: int | None, idle_seconds: float) -> None:
 def _command(kind: Kind) -> list[str]:
     package = __name__.split(".", maxsplit=1)[0]
     folders, path = list(sys.modules[package].__path__), [str(path) for path in sys.path]
-    boot = (package, folders, path, kind.rooms, kind.memory_bytes, kind.idle_seconds)
+    limits = (kind.memory_bytes, kind.idle_seconds, kind.niceness)
+    boot = (package, folders, path, kind.rooms, *limits)
     # -P: the current folder must not shadow the standard library before sys.path is set.
     return [sys.executable, "-P", "-c", _BOOT, json.dumps(boot)]
 

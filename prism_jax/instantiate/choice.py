@@ -216,14 +216,15 @@ class Choice:
             self.refused_forms.add(entry.candidate.form.digest)
 
     def _one_by_one(self) -> None:
+        tuned = self.device.kind == "gpu" and self.options.tune != "off"
+        if tuned:
+            self.judge.prepare(self.own.estimate)
         candidates = self._shortlist()
-        if self.device.kind == "gpu" and self.options.tune != "off":
+        if tuned:
             candidates = self._surveyed(candidates)
         for number, candidate in enumerate(candidates):
             self._show(number, len(candidates))
-            if self.best is not None and candidate.bound >= self.best[0]:
-                self._note(candidate, None, "its bound is no better than the plan chosen")
-            elif why := self._hopeless(candidate):
+            if why := self._hopeless(candidate):
                 self._note(candidate, None, why)
             elif self._late():
                 self._note(candidate, None, "no time left")
@@ -252,7 +253,6 @@ class Choice:
         ours = [c for c in candidates if c.kernels]
         if not ours or self._late():
             return list(candidates)
-        self.judge.prepare(self.own.estimate)
         clock, end = self.judge.kernel_clock, self._share(FIRST_SHARE)
         tunings = survey(ours, self.device, self.emitter, clock, end, self.trials)
         self.tunings = {id(t.candidate): t for t in tunings}
@@ -270,6 +270,8 @@ class Choice:
         if tuning is not None and tuning.whole and math.isfinite(tuning.seconds):
             if tuning.seconds > REACH * self._beaten():
                 return f"its kernels took {tuning.seconds * 1e6:.1f} us in first tries"
+        elif self.best is not None and candidate.bound >= self.best[0]:
+            return "its bound is no better than the plan chosen"
         elif self.best is not None and self._expected(candidate) > HOPELESS * self.best[0]:
             return "the model expects it to be slower"
         return ""
