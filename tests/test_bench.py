@@ -448,6 +448,13 @@ def test_terminal_table_lines_up() -> None:
     assert head.index("found") == first.index("one kernel") == second.index("one kernel")
 
 
+def test_targets_are_shown_where_they_hold() -> None:
+    run = _run(_record(jit=_device(20, 4), prism=_device(10), target_us=7.25))
+    assert "7.25" in cli.render(run)
+    other = dataclasses.replace(run.protocol, device="NVIDIA H200")
+    assert "7.25" not in cli.render(dataclasses.replace(run, protocol=other))
+
+
 def test_broken_contract_and_noise_are_marked() -> None:
     assert table.host_row(_record(contract=accuracy.BROKEN))[5].endswith("!")
     noisy = _record(host=timing.summarise([1.0, 2.0] * 9, [2.0, 1.0] * 9))

@@ -207,7 +207,7 @@ def render(run: Run) -> str:
     """The run for a terminal: the host's table, the device's, the mean, what was skipped."""
     parts = [table.text(table.HOST_HEAD, [table.host_row(r) for r in run.records])]
     if any(record.jit is not None for record in run.records):
-        parts.append(table.text(table.DEVICE_HEAD, [table.device_row(r) for r in run.records]))
+        parts.append(table.text(*table.device_table(run)))
     if any(record.jit_peak_bytes is not None for record in run.records):
         parts.append(table.text(table.MEMORY_HEAD, [table.memory_row(r) for r in run.records]))
     mean = f"geometric mean {table.means(run)} on {run.protocol.device}"

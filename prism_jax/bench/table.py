@@ -157,6 +157,7 @@ DEVICE_HEAD = (
     "program", "jax.jit", "torch", "cuDNN", "prism", "floor", "kernels", "faster", "chain", "MB",
     "target",
 )  # fmt: skip
+TARGETS = "H100"
 
 
 def device_row(record: Record) -> list[str]:
@@ -184,6 +185,12 @@ def device_row(record: Record) -> list[str]:
         megabytes(record.jit_temp_bytes, record.prism_temp_bytes),
         "-" if record.target_us is None else f"{record.target_us:g}",
     ]
+
+
+def device_table(run: Run) -> tuple[Sequence[str], list[list[str]]]:
+    """Head and lines of the device table; the targets are of one device and shown there only."""
+    columns = slice(None if TARGETS in run.protocol.device else -1)
+    return DEVICE_HEAD[columns], [device_row(record)[columns] for record in run.records]
 
 
 def geometric_mean(run: Run) -> float:
@@ -236,7 +243,8 @@ def caveats(run: Run) -> str:
 def section(run: Run) -> str:
     """One suite as Markdown: a sentence that says where it was measured, and the table."""
     on_gpu = any(record.jit is not None for record in run.records)
-    head, row = (DEVICE_HEAD, device_row) if on_gpu else (HOST_HEAD, host_row)
+    host_rows = [host_row(record) for record in run.records]
+    head, rows = device_table(run) if on_gpu else (HOST_HEAD, host_rows)
     versions = ", ".join(f"{name} {v}" for name, v in sorted(run.protocol.versions.items()))
     host = "left out" if "difference" in run.protocol.timer else "included"
     unit = (
@@ -249,8 +257,7 @@ def section(run: Run) -> str:
     )
     return (
         f"**`{run.suite}` on {run.protocol.device}** ({versions}). {unit};"
-        f" geometric mean {means(run)}.{caveats(run)}{_tuning(run)}\n\n"
-        + markdown(head, [row(record) for record in run.records])
+        f" geometric mean {means(run)}.{caveats(run)}{_tuning(run)}\n\n" + markdown(head, rows)
     )
 
 
