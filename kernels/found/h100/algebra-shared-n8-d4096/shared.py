@@ -1,4 +1,4 @@
-# shared: launched on 64 blocks of 4 warps, 4 stages.
+# shared: launched on 64 blocks of 4 warps, 3 stages.
 # reads x float16[8, 4096], wq float16[4096, 1024], wk float16[4096, 1024], wv float16[4096, 1024]
 # writes out0 float16[8, 1024], out1 float16[8, 1024], out2 float16[8, 1024]
 import triton
@@ -9,7 +9,7 @@ import triton.language as tl
 def shared(x_ptr, wq_ptr, wk_ptr, wv_ptr, out0_ptr, out1_ptr, out2_ptr):
     """out0[8, 1024], out1[8, 1024], out2[8, 1024].
 
-    Blocks: i by 8, k by 16. Loops: j by 256.
+    Blocks: i by 8, k by 16. Loops: j by 512.
     """
     k_start = tl.program_id(0) * 16  # 64 blocks
     sum0 = tl.zeros((16, 16), tl.float32)  # sum[j] (x[i, j] * wq[j, k])
@@ -17,11 +17,11 @@ def shared(x_ptr, wq_ptr, wk_ptr, wv_ptr, out0_ptr, out1_ptr, out2_ptr):
     sum2 = tl.zeros((16, 16), tl.float32)  # sum[j] (x[i, j] * wv[j, k])
     i_lane = tl.arange(0, 16)
     i_mask = i_lane < 8  # i < 8
-    j_lane = tl.arange(0, 256)
+    j_lane = tl.arange(0, 512)
     x_at = i_lane[:, None] * 4096 + j_lane[None, :]  # [i, j]
     k_lane = tl.arange(0, 16)
     wq_at = j_lane[:, None] * 1024 + k_lane[None, :]  # [j, k]
-    for j_start in range(0, 4096, 256):
+    for j_start in range(0, 4096, 512):
         x = tl.load(x_ptr + j_start + x_at, mask=i_mask[:, None], other=0.0)  # x[i, j]
         wq = tl.load(wq_ptr + k_start + j_start * 1024 + wq_at)  # wq[j, k]
         sum0 = tl.dot(x, wq, sum0)
