@@ -64,8 +64,8 @@ __all__ = [
     "exchange", "forget_compiled", "forget_traces", "function_name", "hide_frames", "inner_jaxprs",
     "is_jitted", "is_local", "is_tracer", "is_tracing", "jit_disabled", "jvp_program", "mlir",
     "numerics", "only_transposes", "outside_trace", "part_of", "process_count", "read", "renamed",
-    "same_types", "spans_devices", "spec_of", "to_inputs", "trace_flat", "trace_jit",
-    "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
+    "same_types", "spans_devices", "spec_of", "stores_programs", "to_inputs", "trace_flat",
+    "trace_jit", "under_automatic_sharding", "with_equations", "with_inner_jaxprs",
 ]  # fmt: skip
 
 JAX_VERSION: tuple[int, ...] = tuple(int(part) for part in jax.__version_info__[:3])
@@ -307,6 +307,12 @@ def numerics() -> dict[str, Any]:
     return {name: getattr(settings, name) for name in _NUMERICS}
 
 
+def stores_programs() -> bool:
+    """Whether jax's persistent cache stores what it compiles."""
+    settings: Any = jax.config
+    return bool(settings.jax_enable_compilation_cache and settings.jax_compilation_cache_dir)
+
+
 def device_facts() -> dict[str, Any]:
     """What jax and the system say about the device in use: JSON types. Initialises the backend."""
     device: Any = jax.local_devices()[0]
@@ -317,6 +323,7 @@ def device_facts() -> dict[str, Any]:
         value = getattr(device, name, None)
         facts[name] = value if isinstance(value, int | str) else None
     facts["runtime"] = str(device.client.platform_version)
+    facts["stores_programs"] = stores_programs()  # then kernels are handed over as text
     with contextlib.suppress(OSError), open("/sys/module/nvidia/version") as file:
         facts["driver"] = file.read().strip()
     return facts

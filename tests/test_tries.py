@@ -69,8 +69,9 @@ RECORDED = sorted(Path("kernels/tries").rglob("*.json"))
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_ranking_and_the_bounds_stand_up_to_what_was_measured(path: Path) -> None:
-    """Issue 6: the fastest try among the first ten for 90 % and the first within 1.25x. Issue 4: no
-    kernel is faster than its bound, where the cache cannot hold what it moves from call to call.
+    """Issue 6: the fastest try among the first ten for 90 %, and the first within 1.25x (it is well
+    within). Issue 4: no kernel is faster than its bound, where the cache cannot hold what it moves
+    from call to call.
     """
     found = tries.load(path)
     _, summary = tries.judged(found)

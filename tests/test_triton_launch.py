@@ -21,6 +21,7 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+from prism_jax import compat
 from prism_jax.emit import entry
 from prism_jax.emit.binary import Binary, KernelSource
 from prism_jax.emit.compile import CompileError, compile_kernel
@@ -296,7 +297,7 @@ def test_what_jax_stores_is_text(tmp_path: Path) -> None:
         return call["mhlo.backend_config"]["kernel_data"].value_bytes
 
     binary = compile_kernel(ADD, 90)
-    names = [f"jax_{name}" for name in native.SETTINGS]
+    names = ["jax_enable_compilation_cache", "jax_compilation_cache_dir"]
     before = [getattr(jax.config, name) for name in names]
     try:
         for values, code in (
@@ -310,6 +311,23 @@ def test_what_jax_stores_is_text(tmp_path: Path) -> None:
     finally:
         for name, value in zip(names, before, strict=True):
             jax.config.update(name, value)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("served", "ptx", "reads"),
+    [(None, "9.9", True), (12080, "8.7", True), (12070, "8.7", False), (12060, "8.5", True),
+     (13000, "9.0", True), (12090, "9.0", False), (13010, "9.1", True), (13000, "", False)],
+)  # fmt: skip
+def test_a_driver_older_than_the_text_gets_machine_code(
+    served: int | None, ptx: str, reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "driver", lambda: served)
+    version = f".version {ptx}" if ptx else ""
+    binary = dataclasses.replace(compile_kernel(ADD, 90), ptx=f"// made\n{version}\n")
+    assert native.readable(binary)  # machine code, whatever the driver
+    monkeypatch.setattr(compat, "stores_programs", lambda: True)
+    assert native.readable(binary) == reads
 
 
 @needs_triton

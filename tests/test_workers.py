@@ -101,6 +101,7 @@ def test_others_go_before_nice_workers(pool: Pool) -> None:
     nice = Pool(lambda: os.environ, Kind(niceness=3))
     try:
         assert nice.run("os:nice", 0, timeout=20.0) == min(19, mine + 3)
+        assert nice.run("os:getsid", 0, timeout=20.0) == os.getsid(0)  # else it means nothing
     finally:
         nice.close()
 

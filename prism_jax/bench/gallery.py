@@ -21,6 +21,7 @@ from typing import Any
 
 from prism_jax.bench import suites
 from prism_jax.bench.records import Run
+from prism_jax.bench.table import TARGETS
 from prism_jax.bench.workload import Workload
 from prism_jax.instantiate.plan import Plan, Schedule
 from prism_jax.instantiate.plan_text import parse_plan, print_plan
@@ -95,7 +96,9 @@ def files(row: Workload, device: str, record: Mapping[str, Any] | None) -> Itera
         found = sources(plan)
         found["evidence.json"] = _evidence(region.program, plan, str(same.get("evidence", "")))
         if text and record is not None:
-            kept = {k: record[k] for k in ("name", "size", "jit", "prism", "torch", "target_us")}
+            kept = {k: record[k] for k in ("name", "size", "jit", "prism", "torch")}
+            if device == TARGETS:
+                kept["target_us"] = record["target_us"]
             found["record.json"] = json.dumps(kept, indent=1, sort_keys=True) + "\n"
         yield found
 

@@ -158,6 +158,7 @@ DEVICE_HEAD = (
     "target",
 )  # fmt: skip
 TARGETS = "H100"
+"""Whose the rows' targets are, by what jax calls the device."""
 
 
 def device_row(record: Record) -> list[str]:

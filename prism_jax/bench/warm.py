@@ -1,8 +1,8 @@
 """`python -m prism_jax bench SUITE --warm N`: what new processes take beyond jax, cache warm.
 
 In: rows. Out: a `Warm` for each: the first call of `jax.jit` and of `prism.jit` in fresh processes,
-what was imported, whether every process lowered the same bytes, and whether jax's own persistent
-cache knows what another process compiled.
+what was imported, whether every process lowered the same bytes (apart from whether jax's own
+persistent cache is on), and whether that cache knows what another process compiled.
 
 Protocol: one process fills an empty cache; then processes with `jax.jit` and with `prism.jit` take
 turns, and of each kind the least counts, since what other work on the machine adds is nobody's
@@ -120,7 +120,7 @@ class Warm:
 
 
 def measure(row: Workload, runs: int, device: str) -> Warm:
-    """One row, in some 2 x `runs` + 3 processes.
+    """One row, in 2 x `runs` + 4 processes.
 
     Raises:
       RuntimeError: a process failed; the message is the end of what it said.
@@ -138,6 +138,8 @@ def measure(row: Workload, runs: int, device: str) -> Warm:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
+        # On a GPU plans are kept apart for either setting: the first process finds this one's.
+        first(row, "prism", {**ours, **kept, "JAX_COMPILATION_CACHE_DIR": f"{folder}/other"})
         some, again = (
             first(row, "prism", {**ours, **kept, "PYTHONHASHSEED": seed}) for seed in ("77", "78")
         )

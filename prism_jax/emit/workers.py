@@ -123,7 +123,9 @@ class Worker:
             stderr=self._errors,
             env=dict(environment),
             bufsize=0,
-            start_new_session=True,  # its own group to kill, and no Ctrl-C of the user's
+            # Its own group to kill, and no Ctrl-C of the user's; not a session of its own: Linux
+            # compares niceness within one session only (sched(7), autogroups).
+            process_group=0,
         )
 
     @property

@@ -217,7 +217,7 @@ class Choice:
 
     def _one_by_one(self) -> None:
         tuned = self.device.kind == "gpu" and self.options.tune != "off"
-        if tuned:
+        if tuned and len(self.result.candidates) > 1:
             self.judge.prepare(self.own.estimate)
         candidates = self._shortlist()
         if tuned:
@@ -267,10 +267,11 @@ class Choice:
     def _hopeless(self, candidate: Candidate) -> str:
         """Why it is not worth measuring whole, or nothing."""
         tuning = self.tunings.get(id(candidate))
-        if tuning is not None and tuning.whole and math.isfinite(tuning.seconds):
+        known = tuning is not None and math.isfinite(tuning.seconds)
+        if tuning is not None and known and tuning.whole:
             if tuning.seconds > REACH * self._beaten():
                 return f"its kernels took {tuning.seconds * 1e6:.1f} us in first tries"
-        elif self.best is not None and candidate.bound >= self.best[0]:
+        elif self.best is not None and not known and candidate.bound >= self.best[0]:
             return "its bound is no better than the plan chosen"
         elif self.best is not None and self._expected(candidate) > HOPELESS * self.best[0]:
             return "the model expects it to be slower"

@@ -11,7 +11,7 @@ The terms, each with its cause:
 
 * traffic: operands come from memory, or from the L2 cache where all fit; a piece of a row that is
   shorter than a cache line wastes part of it; one multiprocessor alone draws `SM_SHARE` times its
-  even share of the L2 cache's bandwidth, so that half as many blocks keep the memory busy;
+  even share of the L2 cache's bandwidth, so that a third as many blocks keep the memory busy;
 * flight: a block has `stages - 1` steps of operands on their way, and they take `LATENCY_S`;
 * work: units reach their rates only with enough warps;
 * steps: what a step of a loop costs however little it does, more where more warps wait for each
@@ -19,7 +19,7 @@ The terms, each with its cause:
 * ends: the first operands arrive before anything is computed, the last are computed on after
   everything has arrived;
 * starts: each block is started, the more warps the dearer;
-* exchange: more threads than there are elements to go round hand values to each other.
+* exchange: threads with fewer than `THREAD_ELEMENTS` elements each hand values to each other.
 
 >>> from prism_jax.device import row
 >>> flat = Form(blocks=np.array([128, 1024]), steps=0, loaded=2**20, compulsory=2**20, stored=2**20)

@@ -6,8 +6,9 @@ without a GPU; only running needs one.
 
 The routes: a kernel that takes arrays and nothing else is launched by XLA itself (`native.py`);
 others go through jaxlib's typed FFI target `triton_kernel_call_ffi`. Either is given the compiled
-code and can be captured in command buffers, nothing is compiled again, and neither triton nor
-jax_triton is imported. `jaxtriton.py` is for kernels of which there is only the source.
+code (the first its PTX where jax stores programs) and can be captured in command buffers, and
+neither triton nor jax_triton is imported. `jaxtriton.py` is for kernels of which there is only the
+source.
 
 Calling convention: the arrays are the kernel's first pointer parameters, the outputs its
 last ones, scalars stand wherever the signature has them.
@@ -20,7 +21,8 @@ Traps that this file knows:
   microseconds for 50 kB), so where it reads an image the text is only the digest.
 * A launch with more than the device's shared memory fails only when it runs: ask `fits` first.
 
-Invariant: equal arguments give equal HLO, byte for byte, in every process.
+Invariant: equal arguments give equal HLO, byte for byte, in every process in which jax's persistent
+cache is as much on.
 """
 
 from __future__ import annotations
@@ -90,9 +92,10 @@ def kernel_call(
     results = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in out_types]
     pointers = [kind for kind in binary.parameters if kind.startswith("*")]
     able = native.able(binary) and not zeroed
+    usual = jaxlib_version() >= native.SINCE and native.readable(binary)
     if by_xla and not able:
         raise ValueError(f"kernel {binary.name} needs more than arrays: XLA cannot launch it")
-    if able and (jaxlib_version() >= native.SINCE if by_xla is None else by_xla):
+    if able and (usual if by_xla is None else by_xla):
         launch = native.call(binary, blocks, results, aliases)
     else:
         launch = _by_jaxlib(binary, blocks, results, scalars, zeroed, aliases)

@@ -13,8 +13,8 @@ It is used where it lowers to the same target as `cuda.py`, for kernels whose me
   (its two lines of versions differ), no alignment but its own 16 bytes;
 * no warp specialisation: it launches with the warps asked for, not those compiled for.
 
-Its calls hold PTX and TTIR, those of `cuda.py` machine code, so a program's HLO differs by route; a
-process that must find it in jax's persistent cache takes the same route each time.
+Its calls hold PTX and TTIR, those of `cuda.py` machine code or PTX, so a program's HLO differs
+by route; a process that must find it in jax's persistent cache takes the same route each time.
 
 Traps: importing jax_triton 0.3 sets TRITON_CACHE_DIR to "", 0.4 deletes it; both are undone here.
 jax_triton 0.4 on triton 3.6 looks for a constant that came later and, failing that, replaces its

@@ -1,12 +1,14 @@
 """Arrays to time with: what they hold must not make a kernel faster than the user's data would.
 
 In: tensors whose sizes are numbers. Out: arrays of normal floats, small non-negative integers (they
-may be indices) and booleans; equal tensors in equal order get equal values. Zeros, and rows that
+may be indices) and booleans; the n-th tensor of one shape and dtype always has
+the same values. Zeros, and rows that
 repeat each other, cost less power and run faster: there are none. Imports no jax until it has to.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -64,7 +66,7 @@ def kinds(tensors: Sequence[Tensor]) -> list[Kind]:
 def values(kind: Kind, seed: int = 0) -> np.ndarray[Any, Any]:
     """The values of one kind, drawn anew."""
     shape, name, number = kind
-    rng = np.random.default_rng((seed, number, *shape))
+    rng = np.random.default_rng((seed, number, zlib.crc32(name.encode()), *shape))
     count = min(DRAWN, int(np.prod(shape, dtype=np.int64)))
     if name.startswith(("float", "bfloat")):
         drawn = DEVIATION * rng.standard_normal(count, np.float32)

@@ -42,8 +42,8 @@ COMPARED_BYTES = 16 * 2**20
 PROFILER = "jax.experimental.mosaic.gpu.profiler"
 #: Share of the free memory that measuring may use, if it is not told how much.
 SHARE, MOST_BYTES = 0.25, 2 * 2**30
-#: Of that, what inputs may take beside it that a later batch may read: kernels of one program share
-#: their inputs' shapes, and to draw and send 100 MB takes longer than to time a batch of kernels.
+#: Of what a batch may take, what inputs may take beside it that a later one may read: kernels of a
+#: program share their inputs' shapes, and to draw and send 100 MB takes longer than to time them.
 KEPT_SHARE = 0.5
 
 
@@ -63,6 +63,7 @@ class OverwrittenError(Exception):
 class _Batch:
     run: Any
     launches: Sequence[Launch]
+    tensors: tuple[Tensor, ...]
     inputs: Sequence[_Input]
     room: int
 
@@ -89,7 +90,7 @@ def warm() -> None:
 
 
 def start(memory_bytes: int | None) -> int:
-    """Prepares jax on the device; the bytes that arrays may take. Later calls only answer.
+    """Prepares jax on the device; the bytes that a batch may take. Later calls only answer.
 
     Raises:
       RuntimeError: jax finds no GPU here.
@@ -97,10 +98,10 @@ def start(memory_bytes: int | None) -> int:
     global _limit
     if _limit is None:
         free, total = _device_memory()
-        limit = min(int(SHARE * free), memory_bytes or MOST_BYTES)
+        most = min(int(SHARE * free), memory_bytes or MOST_BYTES)
+        limit = int(most / (1 + KEPT_SHARE))
         # Some is XLA's own: constants, scratch memory, what fragments.
-        most = limit * (1 + KEPT_SHARE) + 2**28
-        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{most / total:.6f}"
+        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{(most + 2**28) / total:.6f}"
         import jax
 
         if jax.default_backend() != "gpu":
@@ -130,7 +131,7 @@ def build(launches: Sequence[Launch], inputs: tuple[Tensor, ...], room: int) -> 
 
     read = _read(inputs)
     arrays = [one.device for one in read]
-    _batch = _Batch(jax.jit(chained).lower(arrays).compile(), launches, read, room)
+    _batch = _Batch(jax.jit(chained).lower(arrays).compile(), launches, inputs, read, room)
 
 
 def probe() -> None:
@@ -141,21 +142,16 @@ def probe() -> None:
       OverwrittenError: it wrote into its inputs.
       jax.errors.JaxRuntimeError: it does not run.
     """
-    batch = _built()
-    _finish(batch)
-    _check_inputs(batch)
+    _checked(_built())
 
 
 def read() -> list[Reading]:
     """Runs the batch, samples its results, profiles it. Raises as `probe` does, or ProfileError."""
     batch = _built()
-    start = time.perf_counter()
-    outputs = _finish(batch)
-    seconds = time.perf_counter() - start
+    outputs, seconds = _checked(batch)
     sketches = [_sketch(launch, o) for launch, o in zip(batch.launches, outputs, strict=True)]
     written = sum(array.nbytes for results in outputs for array in results)
     del outputs
-    _check_inputs(batch)
     # The profiler keeps the results of all iterations, and of one more to warm up.
     fitting = min(batch.room // max(1, written) - 1, int(PROFILE_SECONDS / max(seconds, 1e-6)))
     rows = _profile(batch, max(1, min(ITERATIONS, fitting)))
@@ -175,8 +171,34 @@ def _finish(batch: _Batch) -> Any:
     try:
         return jax.block_until_ready(batch.run(batch.arrays))
     except Exception as error:
+        _kept.clear()  # what ran may have written anywhere, and memory may be short
         _check(error)
         raise
+
+
+def _checked(batch: _Batch) -> tuple[Any, float]:
+    """Results, and the seconds of the run. It runs again with new inputs if they are not what they
+    were: an earlier batch may have written into them, while it was profiled or they were only kept.
+
+    A write past a kernel's own results often stays within memory that is this process's, and then
+    nothing else notices.
+    """
+    outputs, seconds = _timed(batch)
+    if not all(map(_unchanged, batch.inputs)):
+        del outputs
+        _kept.clear()
+        batch.inputs = ()
+        batch.inputs = _read(batch.tensors)
+        outputs, seconds = _timed(batch)
+        if not all(map(_unchanged, batch.inputs)):
+            _kept.clear()
+            raise OverwrittenError("wrote into its inputs")
+    return outputs, seconds
+
+
+def _timed(batch: _Batch) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return _finish(batch), time.perf_counter() - start
 
 
 def _check(error: Exception) -> None:
@@ -220,41 +242,41 @@ def _profile(batch: _Batch, iterations: int) -> list[list[float]]:
 
 def _read(inputs: tuple[Tensor, ...]) -> list[_Input]:
     """The arrays of these inputs: those of an earlier batch where it had such inputs."""
-    import jax
-
     wanted = kinds(inputs)
     room = KEPT_SHARE * (_limit or MOST_BYTES)
     for kind in reversed([kind for kind in _kept if kind not in wanted]):
-        room -= _kept[kind].device.nbytes
-        if room < 0:
+        size = _kept[kind].device.nbytes
+        if size <= room:
+            room -= size
+        else:
             del _kept[kind]
     found: list[_Input] = []
     for kind in wanted:
         known = _kept.pop(kind, None)
         if known is None:
-            host = values(kind)
-            known = _Input(host, jax.device_put(host))
+            known = _sent(values(kind))
         _kept[kind] = known
         found.append(known)
     return found
 
 
-def _check_inputs(batch: _Batch) -> None:
-    """Raises OverwrittenError if the inputs are not what they were; the next batch gets new ones.
+def _sent(host: np.ndarray[Any, Any]) -> _Input:
+    import jax
 
-    A write past a kernel's own results often stays within memory that is this process's, and then
-    nothing else notices. Of large inputs both ends are compared, which such a write meets first.
-    """
-    for one in batch.inputs:
-        host, array = one.host, one.device
-        if array.nbytes <= COMPARED_BYTES:
-            same = _equal(host, array)
-        else:
-            rows = max(1, len(host) * COMPARED_BYTES // (2 * array.nbytes))
-            same = _equal(host[:rows], array[:rows]) and _equal(host[-rows:], array[-rows:])
-        if not same:
-            _kept.clear()
-            raise OverwrittenError("wrote into its inputs")
+    try:
+        return _Input(host, jax.device_put(host))
+    except Exception:
+        _kept.clear()  # another try finds room
+        raise
+
+
+def _unchanged(one: _Input) -> bool:
+    """Whether an input is what it was: of large ones both ends, which a stray write meets first."""
+    host, array = one.host, one.device
+    if array.nbytes <= COMPARED_BYTES:
+        return _equal(host, array)
+    rows = max(1, len(host) * COMPARED_BYTES // (2 * array.nbytes))
+    return _equal(host[:rows], array[:rows]) and _equal(host[-rows:], array[-rows:])
 
 
 def _equal(host: np.ndarray[Any, Any], array: Any) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 import time
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,7 @@ from prism_jax import device, instantiate
 from prism_jax.explore import Form, search
 from prism_jax.extract import extract
 from prism_jax.instantiate import Choice, Judge, Plan, Schedule, choice, host, spent
+from prism_jax.instantiate.shortlist import shortlist
 from prism_jax.launch import build, rooms
 from prism_jax.measure import pairs as pairs_room
 from prism_jax.options import Options
@@ -105,6 +109,69 @@ def test_no_candidate_is_begun_that_would_end_late(
     assert dict(outcome.split) == pytest.approx(
         {"compile": compiling * len(ends), "measure": 0.5 * len(ends), "verify": 0.1 * len(ends)}
     )
+
+
+class AtOnce:
+    def functions(self, plans: Any, deadline: float) -> list[Any]:
+        return [lambda *_: () for _ in plans]
+
+
+def pair_faster_each_time() -> Any:
+    times = itertools.count()
+    return lambda *_: (1.0, 0.5 - 0.01 * next(times), 1.9, 2.1)
+
+
+def accept(plan: Any, function: Any) -> Any:
+    return True, 0.5, "", "evidence"
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_what_was_measured_goes_before_the_bound(
+    ran: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is of operands that come from memory; what was measured may be faster."""
+
+    def surveyed_or_not(candidates: Any, row: Any, *_: Any) -> list[Tuned]:
+        tunings = surveyed(candidates, row)
+        for tuning in tunings:
+            tuning.seconds = tuning.seconds if ran else math.inf
+        return tunings
+
+    monkeypatch.setattr(choice, "survey", surveyed_or_not)
+    unlikely = tuple(replace(c, bound=1.0) if c.kernels else c for c in FOUND.candidates)
+    found, unused = replace(FOUND, candidates=unlikely), cast(Any, None)
+    judge = Judge(unused, pair_faster_each_time(), accept)
+    options = Options(tune_seconds=60.0)
+    outcome = Choice(REGION.program, found, H100, options, AtOnce(), unused, judge).run()
+    refused = [row.refused for row in outcome.tried if row.plan.backend == "triton"]
+    assert len(refused) > 1
+    assert ("its bound is no better than the plan chosen" in refused) != ran
+
+
+def test_the_reference_is_compiled_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def listed(*given: Any) -> Any:
+        calls.append("shortlist")
+        return shortlist(*given)
+
+    def watched(*given: Any) -> Any:
+        calls.append("survey")
+        return surveyed(*given)
+
+    monkeypatch.setattr(choice, "shortlist", listed)
+    monkeypatch.setattr(choice, "survey", watched)
+    unused = cast(Any, None)
+    prepare: Any = lambda expected_s: calls.append("prepare")  # noqa: E731
+    judge = Judge(unused, pair_faster_each_time(), accept, prepare)
+    options = Options(tune_seconds=60.0)
+    Choice(REGION.program, FOUND, H100, options, AtOnce(), unused, judge).run()
+    assert calls == ["prepare", "shortlist", "survey"]
+    calls.clear()
+    own = tuple(c for c in FOUND.candidates if c.why == "XLA")
+    alone = replace(FOUND, candidates=own)
+    Choice(REGION.program, alone, H100, options, AtOnce(), unused, judge).run()
+    assert calls == ["shortlist"]  # there is nothing to compare
 
 
 @pytest.mark.parametrize("compiling", [0.0, 0.4, 3.0])

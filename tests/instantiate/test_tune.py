@@ -32,16 +32,21 @@ H100 = device.row("H100")
 
 
 @pytest.fixture(scope="module")
-def candidate() -> Candidate:
-    """The structure of the most kernels."""
+def candidates() -> Sequence[Candidate]:
+    """Ways to compute a gated product."""
 
     def gated(x: Any, a: Any, b: Any) -> Any:
         return jax.nn.silu(x @ a) * (x @ b)
 
     shapes = [jax.ShapeDtypeStruct(s, jnp.float16) for s in ((64, 512), (512, 512), (512, 512))]
     program = lift(jax.make_jaxpr(gated)(*shapes), "gated")
-    found = search(program, [Form(program)], H100)
-    return max(found.candidates, key=lambda c: len(c.sgraph.kernels))
+    return search(program, [Form(program)], H100).candidates
+
+
+@pytest.fixture
+def candidate(candidates: Sequence[Candidate]) -> Candidate:
+    """The structure of the most kernels."""
+    return max(candidates, key=lambda c: len(c.sgraph.kernels))
 
 
 def another(candidate: Candidate) -> Candidate:
@@ -158,6 +163,75 @@ def test_the_first_candidate_is_timed_before_the_second_is_compiled(candidate: C
     assert len(compiler.asked) >= 2 * choices * enough
     assert first.plan() is not None
     assert second.plan() is None
+
+
+def test_the_models_choice_of_what_is_shared_comes_first(candidate: Candidate) -> None:
+    """Of all candidates, before any other number of parts; a ranking is made once for each."""
+    shared = tune.shared_values(candidate.sgraph, dict(candidate.sizes))
+    [symbol] = shared[0]
+    compiler = Compiler(0)
+    both = [candidate, another(candidate)]
+    tune.survey(both, H100, compiler, clock, soon(), Trials())
+    order = [(p.sgraph.compute, dict(p.sizes)[symbol]) for p in compiler.asked]
+    first = [key for n, key in enumerate(order) if key not in order[:n]]
+    assert first == [(c, s[symbol]) for s in shared for c in ("float32", "float64")]
+
+
+def test_a_kernel_is_ranked_once(candidate: Candidate, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    class Counted(Ranking):
+        def __init__(self, *given: Any) -> None:
+            made.append(given)
+            super().__init__(*given)
+
+    monkeypatch.setattr(tune, "Ranking", Counted)
+    tune.survey([candidate] * 3, H100, Compiler(0), clock, soon(), Trials())
+    shared = tune.shared_values(candidate.sgraph, dict(candidate.sizes))
+    assert len(made) == len(shared) * len(candidate.sgraph.kernels)
+
+
+def test_refining_measures_while_it_compiles(
+    candidates: Sequence[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a single kernel too: a few of its tries are timed before the last is compiled."""
+    alone = next(c for c in candidates if c.kernels == len(c.sgraph.nodes) == 1)
+    (tuning,) = tune.survey([alone], H100, Compiler(10**6), clock, soon(), Trials())
+    monkeypatch.setattr(rank, "NEAR", math.inf)
+    timed, early = threading.Event(), list[bool]()
+
+    class Slow(Compiler):
+        def functions(self, plans: Sequence[Plan], deadline: float) -> Iterator[Any]:
+            assert len(plans) > tune.LEAST_FIRST
+            for n, plan in enumerate(plans):
+                if n == len(plans) - 1:
+                    early.append(timed.wait(20.0))
+                yield plan
+
+    def telling(functions: Sequence[Any], sgraph: SGraph, deadline: float) -> list[float | str]:
+        timed.set()
+        return [1.0] * len(functions)
+
+    tuning.refine(Slow(0), telling, soon(), math.inf)
+    assert early == [True]
+
+
+def test_what_is_refused_is_tried_on(candidate: Candidate) -> None:
+    """A candidate of which nothing runs at first is not forgotten for another that runs."""
+
+    class Refusing(Compiler):
+        """Refuses the first tries of one candidate's kernels."""
+
+        def functions(self, plans: Sequence[Plan], deadline: float) -> Iterable[Any]:
+            few = not self.asked
+            self.asked += plans
+            return [
+                "registers" if few and plan.sgraph.compute == "float64" else plan for plan in plans
+            ]
+
+    both = [candidate, another(candidate)]
+    tunings = tune.survey(both, H100, Refusing(0), clock, soon(), Trials())
+    assert all(tuning.plan() is not None for tuning in tunings)
 
 
 def test_what_is_far_from_the_best_gets_a_few_tries_only(candidate: Candidate) -> None:
