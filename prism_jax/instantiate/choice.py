@@ -30,6 +30,7 @@ from prism_jax.instantiate.tune import (
     Clock,
     Emitter,
     Function,
+    Rankings,
     Trials,
     Tuning,
     shared_values,
@@ -157,7 +158,7 @@ class Choice:
         self.refused_forms: set[str] = set()
         self.own = next(c for c in result.candidates if c.why == "XLA")
         self.deadline = time.monotonic() + options.tune_seconds
-        self.trials = Trials()
+        self.trials, self.rankings = Trials(), Rankings()
         self.tunings: dict[int, Tuning] = {}  # by candidate: equal ones may differ in structure
         self.tried: list[Tried] = []
         self.best: tuple[float, Plan, Function, float, object] | None = None
@@ -246,7 +247,7 @@ class Choice:
         return f"{self.best[3]:.2f}x faster than XLA" if self.best is not None else ""
 
     def _shortlist(self) -> list[Candidate]:
-        return shortlist(self.program, self.result, self.device, self.options)
+        return shortlist(self.program, self.result, self.device, self.options, self.rankings)
 
     def _surveyed(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The candidates, those first whose first tries are fastest."""
@@ -254,7 +255,8 @@ class Choice:
         if not ours or self._late():
             return list(candidates)
         clock, end = self.judge.kernel_clock, self._share(FIRST_SHARE)
-        tunings = survey(ours, self.device, self.emitter, clock, end, self.trials)
+        tunings = survey(ours, self.device, self.emitter, clock, end, self.trials, self.rankings)
+        self.rankings.clear()  # some megabytes each; tunings keep their own
         self.tunings = {id(t.candidate): t for t in tunings}
         return sorted(candidates, key=self._expected)
 

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from prism_jax.device import Device
 from prism_jax.explore.result import Candidate, SearchResult
-from prism_jax.instantiate.rank import Ranking
-from prism_jax.instantiate.tune import alone, shared_values
+from prism_jax.instantiate.tune import Rankings, ranked, shared_values
 from prism_jax.ir.program import Program
 from prism_jax.ir.sgraph import Kernel, SGraph
 from prism_jax.options import Options
@@ -34,10 +33,14 @@ forms for XLA.
 
 
 def shortlist(
-    program: Program, result: SearchResult, device: Device, options: Options
+    program: Program,
+    result: SearchResult,
+    device: Device,
+    options: Options,
+    rankings: Rankings,
 ) -> list[Candidate]:
     """Other forms by XLA, and the best structures with kernels of ours; those without XLA's parts,
-    which are costed roughly, come first.
+    which are costed roughly, come first. `rankings` takes those of kernels for a GPU.
     """
     own = next(c.estimate for c in result.candidates if c.why == "XLA")
     promising = own * (1.0 if device.kind == "gpu" else WORTH["cpu"])
@@ -54,12 +57,14 @@ def shortlist(
         if device.kind == "cpu":
             found += _structures(pure, program.digest, STRUCTURES // 2)
         else:
-            found += _for_gpu(_distinct(pure), device)[: STRUCTURES - 1]
+            found += _for_gpu(_distinct(pure), device, rankings)[: STRUCTURES - 1]
         found += _distinct(mixed)[:1]
     return sorted(found, key=lambda c: (c.kernels < len(c.sgraph.nodes), c.estimate))
 
 
-def _for_gpu(candidates: Sequence[Candidate], device: Device) -> list[Candidate]:
+def _for_gpu(
+    candidates: Sequence[Candidate], device: Device, rankings: Rankings
+) -> list[Candidate]:
     """The search's best two, then the best form of each other structure by the model that ranks
     tries, then other forms. That model knows what the search's does not, whether enough is on its
     way to keep the memory busy; the search's knows that kernels take each other's place in the
@@ -73,23 +78,18 @@ def _for_gpu(candidates: Sequence[Candidate], device: Device) -> list[Candidate]
         kernels = sum(c.kernels for c in looked_at) + candidate.kernels
         if candidate.why not in {c.why for c in first} and forms[candidate.why] <= FORMS_EACH:
             looked_at += [candidate] if kernels <= LOOKED_AT else []
-    others = _ranked(looked_at, device)
+    others = _ranked(looked_at, device, rankings)
     structures = {c.why: c for c in reversed(others)}
     best = sorted(structures.values(), key=others.index)
     return [*first, *best, *(c for c in candidates if c not in first and c not in best)]
 
 
-def _ranked(candidates: Sequence[Candidate], device: Device) -> list[Candidate]:
+def _ranked(candidates: Sequence[Candidate], device: Device, rankings: Rankings) -> list[Candidate]:
     """The candidates, those first whose kernels' best tries are expected to be fastest."""
-    known: dict[tuple[str, tuple[tuple[str, int], ...]], float] = {}
 
     def best(kernel: Kernel, sgraph: SGraph, shared: Mapping[str, int]) -> float:
-        mine = {s: n for s, n in shared.items() if s in kernel.symbols}
-        key = (alone(kernel, sgraph).digest, tuple(sorted(mine.items())))
-        if key not in known:
-            rows = Ranking(kernel, device, mine).rows.values()
-            known[key] = min((row.seconds for row in rows), default=math.inf)
-        return known[key]
+        rows = ranked(kernel, sgraph, device, shared, rankings).rows.values()
+        return min((row.seconds for row in rows), default=math.inf)
 
     def expected(candidate: Candidate) -> float:
         graph = candidate.sgraph

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -190,13 +190,13 @@ def survey(
     clock: Clock,
     deadline: float,
     trials: Trials,
+    rankings: Rankings,
 ) -> list[Tuning]:
     """The first tries of all candidates: which is best is known before any is tuned for long. A few
     of each are compiled together, the model's choice of what kernels share first, candidate after
     candidate; then the others of those that are near the best.
     """
     most = ALL_FIRST // max(1, len(candidates))
-    rankings: Rankings = {}
     tunings = [Tuning(candidate, device, trials, most, rankings) for candidate in candidates]
     plans = [tuning.first() for tuning in tunings]
     rounds = itertools.zip_longest(*plans, fillvalue=[])
@@ -228,11 +228,7 @@ class _Study:
         self.kernel, self.shared, self.trials = kernel, shared, trials
         self.device = device.name
         self.one, self.name = alone(kernel, sgraph), kernel_name(kernel, sgraph)
-        mine = {s: n for s, n in shared.items() if s in kernel.symbols}
-        key = self.one.digest, tuple(sorted(mine.items()))
-        if key not in rankings:
-            rankings[key] = Ranking(kernel, device, mine)
-        self.ranking = rankings[key]
+        self.ranking = ranked(kernel, sgraph, device, shared, rankings)
         self.times: dict[tuple[Sizes, Schedule], float] = {}
 
     @property
@@ -360,6 +356,17 @@ def shared_values(sgraph: SGraph, known: dict[str, int]) -> list[dict[str, int]]
         if shared and changed not in values:
             values.append(changed)
     return values[:SHARED_VALUES]
+
+
+def ranked(
+    kernel: Kernel, sgraph: SGraph, device: Device, shared: Mapping[str, int], rankings: Rankings
+) -> Ranking:
+    """The kernel's ranking: what is in `rankings`, or made and put there."""
+    mine = {s: n for s, n in shared.items() if s in kernel.symbols}
+    key = alone(kernel, sgraph).digest, tuple(sorted(mine.items()))
+    if key not in rankings:
+        rankings[key] = Ranking(kernel, device, mine)
+    return rankings[key]
 
 
 def kernel_name(kernel: Kernel, sgraph: SGraph) -> str:

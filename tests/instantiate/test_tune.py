@@ -126,7 +126,7 @@ def test_measuring_does_not_wait_for_the_last_kernel(candidate: Candidate) -> No
 
     trials = Trials()
     compiler = Slow(10**6)
-    (tuning,) = tune.survey([candidate], H100, compiler, watching, soon(), trials)
+    (tuning,) = tune.survey([candidate], H100, compiler, watching, soon(), trials, {})
     assert early
     assert all(early)
     assert trials.measured == trials.compiled == len(compiler.asked) == len(trials.rows)
@@ -158,7 +158,7 @@ def test_the_first_candidate_is_timed_before_the_second_is_compiled(candidate: C
         return [1.0] * len(functions)
 
     both, compiler = [candidate, another(candidate)], Ending(0)
-    first, second = tune.survey(both, H100, compiler, telling, soon(), Trials())
+    first, second = tune.survey(both, H100, compiler, telling, soon(), Trials(), {})
     assert waited == [True]
     assert len(compiler.asked) >= 2 * choices * enough
     assert first.plan() is not None
@@ -171,7 +171,7 @@ def test_the_models_choice_of_what_is_shared_comes_first(candidate: Candidate) -
     [symbol] = shared[0]
     compiler = Compiler(0)
     both = [candidate, another(candidate)]
-    tune.survey(both, H100, compiler, clock, soon(), Trials())
+    tune.survey(both, H100, compiler, clock, soon(), Trials(), {})
     order = [(p.sgraph.compute, dict(p.sizes)[symbol]) for p in compiler.asked]
     first = [key for n, key in enumerate(order) if key not in order[:n]]
     assert first == [(c, s[symbol]) for s in shared for c in ("float32", "float64")]
@@ -186,7 +186,7 @@ def test_a_kernel_is_ranked_once(candidate: Candidate, monkeypatch: pytest.Monke
             super().__init__(*given)
 
     monkeypatch.setattr(tune, "Ranking", Counted)
-    tune.survey([candidate] * 3, H100, Compiler(0), clock, soon(), Trials())
+    tune.survey([candidate] * 3, H100, Compiler(0), clock, soon(), Trials(), {})
     shared = tune.shared_values(candidate.sgraph, dict(candidate.sizes))
     assert len(made) == len(shared) * len(candidate.sgraph.kernels)
 
@@ -196,7 +196,7 @@ def test_refining_measures_while_it_compiles(
 ) -> None:
     """Of a single kernel too: a few of its tries are timed before the last is compiled."""
     alone = next(c for c in candidates if c.kernels == len(c.sgraph.nodes) == 1)
-    (tuning,) = tune.survey([alone], H100, Compiler(10**6), clock, soon(), Trials())
+    (tuning,) = tune.survey([alone], H100, Compiler(10**6), clock, soon(), Trials(), {})
     monkeypatch.setattr(rank, "NEAR", math.inf)
     timed, early = threading.Event(), list[bool]()
 
@@ -230,7 +230,7 @@ def test_what_is_refused_is_tried_on(candidate: Candidate) -> None:
             ]
 
     both = [candidate, another(candidate)]
-    tunings = tune.survey(both, H100, Refusing(0), clock, soon(), Trials())
+    tunings = tune.survey(both, H100, Refusing(0), clock, soon(), Trials(), {})
     assert all(tuning.plan() is not None for tuning in tunings)
 
 
@@ -245,7 +245,7 @@ def test_what_is_far_from_the_best_gets_a_few_tries_only(candidate: Candidate) -
     for slower in (tune.PROMISING - 0.01, tune.PROMISING + 0.01):
         compiler = Compiler(10**6)
         both, seen = [another(candidate), candidate], functools.partial(watch, slower)
-        tune.survey(both, H100, compiler, seen, soon(), Trials())
+        tune.survey(both, H100, compiler, seen, soon(), Trials(), {})
         for compute in ("float32", "float64"):
             mine = sum(plan.sgraph.compute == compute for plan in compiler.asked)
             asked.setdefault(compute, []).append(mine)
@@ -261,7 +261,7 @@ def test_a_clock_that_fails_is_an_error(candidate: Candidate) -> None:
         raise RuntimeError("no clock")
 
     with pytest.raises(RuntimeError, match="no clock"):
-        tune.survey([candidate], H100, Compiler(10**6), broken, soon(), Trials())
+        tune.survey([candidate], H100, Compiler(10**6), broken, soon(), Trials(), {})
 
 
 def test_many_kernels_share_the_tries(
@@ -284,11 +284,11 @@ def test_many_kernels_share_the_tries(
 def test_a_kernel_of_two_candidates_is_measured_once(candidate: Candidate) -> None:
     compiler, trials = Compiler(10**6), Trials()
     both = [candidate, candidate]
-    first, second = tune.survey(both, H100, compiler, clock, soon(), trials)
+    first, second = tune.survey(both, H100, compiler, clock, soon(), trials, {})
     assert first.seconds == second.seconds == len(candidate.sgraph.kernels)
     assert len(set(compiler.asked)) == len(compiler.asked) == trials.measured
     compiler.asked.clear()
-    again = tune.survey(both, H100, compiler, clock, soon(), trials)
+    again = tune.survey(both, H100, compiler, clock, soon(), trials, {})
     assert not compiler.asked
     assert [tuning.seconds for tuning in again] == [first.seconds] * 2
 
@@ -413,10 +413,10 @@ def test_a_library_call_is_counted_by_the_model() -> None:
     program = lift(jax.make_jaxpr(lambda x, a, b: x @ (a @ b))(*shapes), "lowrank")
     found = explore.explore(program, H100, Options())
     mixed = next(c for c in found.candidates if 0 < c.kernels < len(c.sgraph.nodes))
-    (tuning,) = tune.survey([mixed], H100, Compiler(10**6), clock, soon(), Trials())
+    (tuning,) = tune.survey([mixed], H100, Compiler(10**6), clock, soon(), Trials(), {})
     kernels = float(len(mixed.sgraph.kernels))
     assert kernels < tuning.seconds < kernels + mixed.estimate
-    (none,) = tune.survey([mixed], H100, Compiler(0), clock, soon(), Trials())
+    (none,) = tune.survey([mixed], H100, Compiler(0), clock, soon(), Trials(), {})
     assert none.seconds == float("inf")
     assert none.plan() is None
 
@@ -435,6 +435,6 @@ def test_a_split_that_keeps_the_memory_busy_is_tried() -> None:
     found = explore.explore(program, H100, Options())
     ours = [c for c in found.candidates if c.kernels == len(c.sgraph.nodes)]
     assert all("split" not in c.why for c in ours[:3])
-    chosen = shortlist(program, found, H100, Options())
+    chosen = shortlist(program, found, H100, Options(), {})
     assert any("split" in c.why for c in chosen)
     assert ours[0].sgraph.digest in {c.sgraph.digest for c in chosen}

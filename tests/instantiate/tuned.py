@@ -22,6 +22,6 @@ def tuned(
     """One candidate's best measured plan, or None if none of its kernels' candidates runs before
     the deadline. `beaten`: seconds of what it has to beat, as far as known.
     """
-    (tuning,) = survey([candidate], device, emitter, clock, deadline, trials)
+    (tuning,) = survey([candidate], device, emitter, clock, deadline, trials, {})
     tuning.refine(emitter, clock, deadline, beaten)
     return tuning.plan()
