@@ -97,6 +97,10 @@ class Oracle:
         if made is not None and self.needed * made.seconds <= self.seconds:
             self.fast, self.name = made, made.name
 
+    def affords(self, times: int) -> bool:
+        """Whether the faster oracle may be asked so many times more."""
+        return self.fast is not None and times * self.fast.seconds <= self.seconds
+
     def _drop(self, name: str, error: Exception) -> None:
         first = str(error).partition("\n")[0][:160]
         self.fast, self.name = None, f"numpy, since {name} failed: {type(error).__name__}: {first}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from prism_jax.ir.nodes import Axis, Const, Iota, Load, Tensor, Within, affine, 
 from prism_jax.ir.program import Program
 from prism_jax.testing import programs
 from prism_jax.testing.arrays import program_inputs
-from prism_jax.verify import effort, on_device, oracles
+from prism_jax.verify import again, contract, effort, on_device, oracles
 from prism_jax.verify.contract import check
 from prism_jax.verify.draws import draws, wild_draws
 from prism_jax.verify.luck import Noisy
@@ -355,6 +356,46 @@ def test_what_is_too_dear_for_numpy_is_left_to_the_faster_one() -> None:
     slow = type("Slow", (Stub,), {"seconds": 1.0})
     check(whole, lambda *_: None, lambda *_: None, seconds=1.0, fast=lambda *_: slow())
     assert len(asked) == 1, "eight draws would take eight seconds"
+
+
+def unlucky(size: float, salt: int) -> Any:
+    """The sum of squares, off by a normal number of this relative size that only its inputs decide,
+    as the last rounding of a long chain is.
+    """
+
+    def run(x: Any) -> Any:
+        values = np.asarray(x, np.float64)
+        rng = np.random.default_rng([salt, zlib.crc32(np.asarray(x).tobytes())])
+        return np.float32((values**2).sum() * (1 + size * rng.standard_normal()))
+
+    return run
+
+
+@pytest.mark.parametrize(("dear", "size", "passes"), [
+    (True, 1e-4, True), (True, 1e-3, False), (False, 1e-4, False)])  # fmt: skip
+def test_luck_is_judged_by_other_inputs_where_numpy_takes_long(
+    dear: bool, size: float, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two equally good sums one is often more than twice as far off: with one output, one number
+    decides. Ten times as far off on all inputs is no luck.
+    """
+    monkeypatch.setattr(oracles, "DEAR", 0.0)
+    monkeypatch.setattr(contract, "COMPARED", 0.0)
+    x = t("x", I, J)
+    whole = program("squares", out(total(mul(x, x), I, J)))
+    lent = (lambda *asked: Failing(*asked, good=10**6)) if dear else None
+    reference = unlucky(1e-4, 1)
+    found = [
+        check(whole, reference, unlucky(size, 2), seed=seed, stop_early=False, fast=lent)
+        for seed in range(4)
+    ]
+    # Nine inputs leave one unlucky draw in forty.
+    assert sum(result.passed for result in found) in ((3, 4) if passes else (0,)), str(found)
+    said = {dict(result.protocol)["luck"].partition(";")[0] for result in found}
+    rolled = f"root mean squares over {again.TIMES + 1} inputs nearly the same"
+    assert said == {rolled if dear else "not judged"}
+    if passes:
+        assert any(draw.lucky_rows for result in found for draw in result.table)
 
 
 class Off:
