@@ -61,6 +61,40 @@ def test_values(wrap: Any) -> None:
     assert_close(wrap(planned(several))(X, 3, W), jax.jit(several)(X, 3, W))
 
 
+def test_what_is_linear_is_transposed_itself() -> None:
+    """As solvers do it, without a JVP before."""
+
+    def operator(v, k, scale):
+        return scale * (k @ (k.T @ v)) + v
+
+    (k, v) = arrays((12, 4), (12,))
+    for wrap in (lambda f: f, jax.jit):
+        ours = wrap(planned(operator))
+        for plain, own in ((operator, ours), (jax.jit(operator), ours)):
+            pulled = [jax.linear_transpose(lambda v, f=f: f(v, k, 2.0), v)(v) for f in (plain, own)]
+            assert_close(*reversed(pulled))
+
+        def solved(k, f=ours):
+            solve = jax.scipy.sparse.linalg.gmres
+            return solve(lambda x: f(x, k, 2.0), v, maxiter=3)[0].sum()
+
+        want = jax.grad(functools.partial(solved, f=operator))(k)
+        np.testing.assert_allclose(jax.grad(solved)(k), want, rtol=1e-3, atol=1e-4)
+
+
+def test_several_inputs_and_outputs_are_transposed() -> None:
+    def linear(a, x, b):
+        return a * x + b, 3.0 * b, jnp.sum(x)
+
+    (x, a, b) = arrays((3, 4), (3, 4), (3, 4))
+    out = (a, b, jnp.float32(2.0))
+    pulled = [
+        jax.linear_transpose(lambda x, b, f=f: f(a, x, b), x, b)(out)
+        for f in (linear, planned(linear))
+    ]
+    assert_close(*reversed(pulled))
+
+
 TRANSFORMATIONS = {
     "grad": lambda f: jax.grad(loss(f), (0, 1, 2)),
     "value_and_grad": lambda f: jax.value_and_grad(loss(f)),

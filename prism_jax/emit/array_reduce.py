@@ -66,7 +66,7 @@ def fold(
         text = f"jnp.{index_sort}(0)" if index_sort else text
     elif index_sort and terms.arg_by_value:
         whole = body if text == body.text else terms.assign("body", text, axes, dtype, body.depth)
-        text = _place(terms, monoid, whole, dims[0], env, index_sort)
+        text = _place(terms, monoid, whole, kept, env, index_sort)
     else:
         shown = str(dims[0]) if monoid.startswith("arg") else str(dims)
         text = MONOIDS[monoid].jnp_reduce.format(text, d=shown)
@@ -78,19 +78,29 @@ def fold(
     return terms.assign(monoid, text, kept, index_sort or dtype, body.depth)
 
 
-def _place(terms: Terms, monoid: str, body: Value, dim: int, env: Env, index_sort: str) -> str:
-    """Text of the first index along `dim` at which `body` is best; a NaN is the best there is."""
+def _place(
+    terms: Terms, monoid: str, body: Value, kept: tuple[Axis, ...], env: Env, index_sort: str
+) -> str:
+    """Text of the first index along the axis that is not kept at which `body` is best; a NaN is the
+    best there is. The best itself may not tell: where XLA's CPU backend fuses a maximum into a loop
+    of its own, it passes over NaN.
+    """
+    (dim,) = (n for n, axis in enumerate(body.axes) if axis not in kept)
     count = terms.range_of(body.axes[dim], env).size
     best = MONOIDS[monoid.removeprefix("arg")].jnp_reduce.format(body.text, d=f"({dim},)")
     along = [":" if n == dim else "None" for n in range(len(body.axes))]
     across = ["None" if n == dim else ":" for n in range(len(body.axes))]
     hit = f"{body.text} == {best}[{', '.join(across)}]"
-    if body.dtype in FLOATS:
-        hit = f"({hit}) | ({body.text} != {body.text})"
     hit = terms.assign("hit", hit, body.axes, "bool", body.depth).text
     index = f"jnp.arange({count}, dtype=jnp.{index_sort})[{', '.join(along)}]"
     # `count` is no index: where every element is compared with the best, one is hit.
-    return f"jnp.min(jnp.where({hit}, {index}, jnp.{index_sort}({count})), ({dim},))"
+    places = f"jnp.where({hit}, {index}, jnp.{index_sort}({count}))"
+    if body.dtype not in FLOATS:
+        return f"jnp.min({places}, ({dim},))"
+    places = f"jnp.where({body.text} != {body.text}, {index} - {count}, {places})"
+    first = f"jnp.min({places}, ({dim},))"
+    least = terms.assign("least", first, kept, index_sort, body.depth).text
+    return f"jnp.where({least} < 0, {least} + {count}, {least})"
 
 
 def _unrolled(terms: Terms, node: Reduce, env: Env) -> Value:

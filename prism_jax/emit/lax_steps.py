@@ -127,9 +127,19 @@ def _arg(terms: Terms, state: State, axis: Axis, env: Env) -> list[str]:
     assert state.place is not None
     depth = terms.scope.depth
     body = _body(terms, accumulator, axis, env)
+    body = terms.assign("body", body.text, body.axes, body.dtype, depth)
     kind = accumulator.monoid.removeprefix("arg")
     best = terms.fold(kind, body, (axis,), env, body.dtype, None)
     index = terms.fold(accumulator.monoid, body, (axis,), env, body.dtype, "int32")
+    if accumulator.summand.sort == REAL:  # the best may have passed over a NaN, its place has not
+        at = body.text
+        if axis in body.axes:
+            dim = body.axes.index(axis)
+            at = f"jnp.take_along_axis({at}, jnp.expand_dims({index.text}, {dim}), {dim})"
+            at = f"jnp.squeeze({at}, {dim})"
+        at = terms.assign("at_best", at, best.axes, body.dtype, depth).text
+        text = f"jnp.where({at} != {at}, {at}, {best.text})"
+        best = terms.assign("best", text, best.axes, body.dtype, depth)
     value = terms.assign("best", terms.spread(best, old.axes, env), old.axes, old.dtype, depth)
     begin = terms.range_of(axis, env).start
     place = terms.spread(index, old.axes, env)

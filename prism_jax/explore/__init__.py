@@ -10,7 +10,8 @@ from prism_jax.device import Device
 from prism_jax.explore.family import Extracted, Families
 from prism_jax.explore.result import Candidate, Certificate, SearchResult
 from prism_jax.explore.search import Form, search
-from prism_jax.ir.program import Program
+from prism_jax.ir.nodes import Load
+from prism_jax.ir.program import Program, walk
 from prism_jax.options import Options
 
 __all__ = ["Candidate", "Certificate", "Form", "SearchResult", "explore", "families", "search"]
@@ -32,7 +33,19 @@ def _forms(program: Program, device: Device) -> Extracted:
     with recording() as decisions:
         found = extract.search(program, device)
     saturated = found.saturation.stop is StopReason.SATURATED
-    return Extracted([Form(a.program, a.axioms) for a in found], saturated, decisions)
+    read = inputs_read(program)
+    forms = [Form(a.program, a.axioms) for a in found if inputs_read(a.program) == read]
+    return Extracted(forms, saturated, decisions)
+
+
+def inputs_read(program: Program) -> list[frozenset[str]]:
+    """Of each output the inputs that it is made of. A form that reads fewer (x - x is 0, the shares
+    of a softmax add up to 1) is equal for finite numbers only: it would hide that there are others.
+    """
+    return [
+        frozenset(node.tensor.name for node in walk([store.value]) if isinstance(node, Load))
+        for store in program.outputs
+    ]
 
 
 families = Families(_forms)

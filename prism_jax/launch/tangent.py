@@ -285,3 +285,39 @@ def _transpose(
 
 
 compat.ad.primitive_transposes[prism_tangent_p] = _transpose
+
+
+# -- prism_call, where it is linear in some of its inputs ---------------------------------------
+
+
+@functools.lru_cache(maxsize=1024)
+def _linear_last(region: FrozenJaxpr, linear: tuple[bool, ...], _: Any) -> FrozenJaxpr:
+    """The region as a function of its other inputs, then those that it is linear in."""
+    order = sorted(range(len(linear)), key=linear.__getitem__)  # stable
+
+    def fun(*args: Any) -> list[Any]:
+        placed = dict(zip(order, args, strict=True))
+        return region(*(placed[n] for n in range(len(order))))
+
+    avals = region.closed.in_avals
+    return FrozenJaxpr(compat.trace_flat(fun, [avals[n] for n in order]), region.name)
+
+
+def _call_transpose(
+    cotangents: Sequence[Any], *args: Any, plan: Any, region: FrozenJaxpr, replan: Replan
+) -> list[Any]:
+    """For what transposes a function itself, as solvers do: gradients go through the JVP."""
+    linear = tuple(map(compat.ad.is_undefined_primal, args))
+    order = sorted(range(len(args)), key=linear.__getitem__)
+    found = _transpose(
+        cotangents,
+        *(args[n] for n in order),
+        program=_linear_last(region, linear, compat.context_key()),
+        residuals=len(args) - sum(linear),
+        replan=replan,
+    )
+    placed = dict(zip(order, found, strict=True))
+    return [placed[n] for n in range(len(args))]
+
+
+compat.ad.primitive_transposes[prism_call_p] = _call_transpose
