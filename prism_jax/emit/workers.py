@@ -123,8 +123,7 @@ class Worker:
             stderr=self._errors,
             env=dict(environment),
             bufsize=0,
-            # Its own group to kill, and no Ctrl-C of the user's; not a session of its own: Linux
-            # compares niceness within one session only (sched(7), autogroups).
+            # Its own group to kill, and no Ctrl-C; not a session: niceness counts within one only.
             process_group=0,
         )
 
@@ -360,8 +359,7 @@ def serve(memory_bytes: int | None, idle_seconds: float, niceness: int) -> None:
 def _command(kind: Kind) -> list[str]:
     package = __name__.split(".", maxsplit=1)[0]
     folders, path = list(sys.modules[package].__path__), [str(path) for path in sys.path]
-    limits = (kind.memory_bytes, kind.idle_seconds, kind.niceness)
-    boot = (package, folders, path, kind.rooms, *limits)
+    boot = (package, folders, path, kind.rooms, kind.memory_bytes, kind.idle_seconds, kind.niceness)
     # -P: the current folder must not shadow the standard library before sys.path is set.
     return [sys.executable, "-P", "-c", _BOOT, json.dumps(boot)]
 

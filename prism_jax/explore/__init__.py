@@ -10,8 +10,7 @@ from prism_jax.device import Device
 from prism_jax.explore.family import Extracted, Families
 from prism_jax.explore.result import Candidate, Certificate, SearchResult
 from prism_jax.explore.search import Form, search
-from prism_jax.ir.nodes import Load
-from prism_jax.ir.program import Program, walk
+from prism_jax.ir.program import Program, loads_of
 from prism_jax.options import Options
 
 __all__ = ["Candidate", "Certificate", "Form", "SearchResult", "explore", "families", "search"]
@@ -43,8 +42,7 @@ def inputs_read(program: Program) -> list[frozenset[str]]:
     of a softmax add up to 1) is equal for finite numbers only: it would hide that there are others.
     """
     return [
-        frozenset(node.tensor.name for node in walk([store.value]) if isinstance(node, Load))
-        for store in program.outputs
+        frozenset(load.tensor.name for load in loads_of([store.value])) for store in program.outputs
     ]
 
 

@@ -277,9 +277,7 @@ class _Batch:
 
     study: _Study
     tries: list[Try]
-    made: list[tuple[Try, Function | str]] = field(
-        default_factory=list[tuple["Try", "Function | str"]]
-    )
+    made: list[tuple[Try, Function | str]] = field(default_factory=list[tuple[Try, Any]])
     seconds: Future[list[float | str]] | None = None
 
 

@@ -58,10 +58,9 @@ def readable(binary: Binary) -> bool:
     """Whether the driver here takes the text that `call` would give it; a machine without a driver
     is taken to prepare for one that does.
     """
-    version = re.search(r"^\.version (\d+)\.(\d+)", binary.ptx, re.MULTILINE)
-    served = driver()
-    if not compat.stores_programs() or served is None:
+    if not compat.stores_programs() or (served := driver()) is None:
         return True
+    version = re.search(r"^\.version (\d+)\.(\d+)", binary.ptx, re.MULTILINE)
     if version is None:
         return False
     major, minor = int(version[1]), int(version[2])

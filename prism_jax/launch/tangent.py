@@ -291,9 +291,8 @@ compat.ad.primitive_transposes[prism_tangent_p] = _transpose
 
 
 @functools.lru_cache(maxsize=1024)
-def _linear_last(region: FrozenJaxpr, linear: tuple[bool, ...], _: Any) -> FrozenJaxpr:
-    """The region as a function of its other inputs, then those that it is linear in."""
-    order = sorted(range(len(linear)), key=linear.__getitem__)  # stable
+def _reordered(region: FrozenJaxpr, order: tuple[int, ...], _: Any) -> FrozenJaxpr:
+    """The region as a function of its inputs in another order."""
 
     def fun(*args: Any) -> list[Any]:
         placed = dict(zip(order, args, strict=True))
@@ -308,11 +307,11 @@ def _call_transpose(
 ) -> list[Any]:
     """For what transposes a function itself, as solvers do: gradients go through the JVP."""
     linear = tuple(map(compat.ad.is_undefined_primal, args))
-    order = sorted(range(len(args)), key=linear.__getitem__)
+    order = tuple(sorted(range(len(args)), key=linear.__getitem__))  # those it is linear in last
     found = _transpose(
         cotangents,
         *(args[n] for n in order),
-        program=_linear_last(region, linear, compat.context_key()),
+        program=_reordered(region, order, compat.context_key()),
         residuals=len(args) - sum(linear),
         replan=replan,
     )

@@ -1,9 +1,9 @@
 """Arrays to time with: what they hold must not make a kernel faster than the user's data would.
 
 In: tensors whose sizes are numbers. Out: arrays of normal floats, small non-negative integers (they
-may be indices) and booleans; the n-th tensor of one shape and dtype always has
-the same values. Zeros, and rows that
-repeat each other, cost less power and run faster: there are none. Imports no jax until it has to.
+may be indices) and booleans; the n-th tensor of one shape and dtype always has the same values.
+Zeros, and rows that repeat each other, cost less power and run faster: there are none. Imports no
+jax until it has to.
 """
 
 from __future__ import annotations
